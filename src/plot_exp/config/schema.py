@@ -1,0 +1,144 @@
+"""The whole configuration, as one tree of closed sections."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from plot_exp.config.base import Section
+from plot_exp.config.dataset import DatasetConfig
+
+
+class TinyConfig(Section):
+    """The shape of the small Qwen2-architecture model, and how its base is trained."""
+
+    vocab_size: int = Field(2048, ge=300)
+    hidden_size: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    base_steps: int = Field(600, ge=1)
+    base_batch_size: int = Field(32, ge=1)
+    base_lr: float = Field(2e-3, gt=0)
+    base_seed: int = Field(0, ge=0)
+
+
+class ModelConfig(Section):
+    """The policy's start.
+
+    Attributes:
+        name: `tiny`, a hub id, or a directory that `save_pretrained` wrote.
+        weights: `pretrained`, or `random` for the shape alone.
+        chat_template: a file with a Jinja template, where the model has none or the wrong one.
+    """
+
+    name: str = "tiny"
+    weights: Literal["pretrained", "random"] = "pretrained"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+    tiny: TinyConfig = TinyConfig()
+
+
+class TrainerConfig(Section):
+    """How training runs.
+
+    Attributes:
+        max_steps: optimizer steps; null takes `epochs`.
+        batch_size: examples an optimizer step, over all devices.
+        microbatch_size: examples a forward pass; null for the whole batch.
+        coupling: what batch-coupled terms see under accumulation.
+        validate_every: steps between validations; null for the end only.
+        checkpoint_every: steps between checkpoints.
+        log_term_gradients: measure each term's own gradient norm at log steps.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
+    devices: int = Field(1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true"] = "32-true"
+    max_steps: int | None = Field(None, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(16, ge=1)
+    microbatch_size: int | None = Field(None, ge=1)
+    coupling: Literal["exact", "carried", "microbatch"] = "exact"
+    gradient_clip: float = Field(1.0, gt=0)
+    dropout: bool = False
+    log_every: int = Field(10, ge=1)
+    validate_every: int | None = Field(None, ge=1)
+    validation_batch_size: int = Field(32, ge=1)
+    checkpoint_every: int = Field(50, ge=1)
+    log_term_gradients: bool = True
+    progress: bool = True
+
+
+class OptimizerConfig(Section):
+    """AdamW and its schedule."""
+
+    lr: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_fraction: float = Field(0.1, ge=0, le=1)
+
+
+class EvalConfig(Section):
+    """What is measured before and after training.
+
+    Attributes:
+        preferences: accuracies and margins on validation examples.
+        generations: validation prompts that are answered by both models; 0 for none.
+        samples: how many of the answers the report shows side by side.
+    """
+
+    name: Literal["none", "quick"] = "quick"
+    preferences: bool = True
+    generations: int = Field(140, ge=0)
+    max_new_tokens: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
+    samples: int = Field(14, ge=0)
+
+
+class LoggerConfig(Section):
+    """Where metrics go beside the run directory."""
+
+    name: Literal["wandb", "csv", "none"] = "wandb"
+    project: str = "plot_exp"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    tags: list[str] = []
+
+
+class Config(Section):
+    """One run.
+
+    Attributes:
+        name: the run's name: the folder under `outputs/`, the W&B name.
+        reference: `policy` for the policy's start, or a model id or directory of its own.
+        resume: a run directory to go on with.
+        run: a finished run directory, for `task=evaluate` and `task=export`.
+        runs: a directory of finished runs, for `task=report`.
+        cache_dir: base models, tokenised data, distributions and sampled rejections.
+    """
+
+    name: str = "default"
+    task: Literal["train", "evaluate", "report", "export"] = "train"
+    seed: int = Field(0, ge=0)
+    model: ModelConfig = ModelConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    loss: dict[str, SerializeAsAny[Section]]
+    trainer: TrainerConfig = TrainerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    eval: EvalConfig = EvalConfig()
+    logger: LoggerConfig = LoggerConfig()
+    reference: str = "policy"
+    resume: str | None = None
+    run: str | None = None
+    runs: str | None = None
+    output_dir: str = "outputs"
+    cache_dir: str
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as plain data, in the shape of `config.yaml`."""
+        return self.model_dump(mode="json")

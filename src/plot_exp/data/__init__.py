@@ -1,0 +1,1 @@
+"""Text in, batches out: sources, tokenisation, layout and the preference distribution."""

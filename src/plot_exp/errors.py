@@ -1,0 +1,17 @@
+"""The two ways in which a command ends early, and what the shell sees of them."""
+
+
+class UserError(Exception):
+    """Something that the user typed, or a file that the user named, cannot be used.
+
+    The message is one sentence or two for the terminal: which file, row, key or value, what was
+    expected, what to do. The command ends with exit code 2 and leaves nothing half-written.
+    """
+
+    exit_code = 2
+
+
+class RunError(Exception):
+    """A run that had begun could not go on (exit code 1); the message says what can be saved."""
+
+    exit_code = 1
