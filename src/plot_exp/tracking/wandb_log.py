@@ -1,0 +1,238 @@
+"""W&B as a guest: imported only when wanted, and never the reason for a failure."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from plot_exp.config.schema import Config
+from plot_exp.errors import RunError
+from plot_exp.files import write_text
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["online", "offline", "disabled"]
+
+INIT_SECONDS = 30
+FINISH_SECONDS = 120
+UPLOAD_BYTES = 200 * 2**20
+
+
+def has_api_key() -> bool:
+    """Whether the environment or the netrc file holds a key for the W&B server in use."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    for candidate in filter(None, candidates):
+        try:
+            if host and netrc.netrc(Path(candidate).expanduser()).authenticators(host):
+                return True
+        except (OSError, RuntimeError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def choose_mode(wanted: str) -> Mode:
+    """`online` only with a key; `auto` follows `WANDB_MODE`, then the key."""
+    if wanted == "auto":
+        from_environment = os.environ.get("WANDB_MODE", "").lower()
+        if from_environment in ("offline", "dryrun"):
+            return "offline"
+        if from_environment == "disabled":
+            return "disabled"
+    if wanted == "offline":
+        return "offline"
+    if has_api_key():
+        return "online"
+    if wanted == "online":
+        logger.warning(
+            "logger.mode=online, but there is no W&B key (WANDB_API_KEY or `wandb login`): "
+            "this run is logged offline"
+        )
+    return "offline"
+
+
+class WandbLog:
+    """A W&B run that may be online, offline or absent; no method raises.
+
+    The run's id stays in `run_dir/wandb_id.txt`, so that a resumed run continues the same W&B run.
+    Steps between the checkpoint and a kill are sent a second time, with the same values: every
+    chart is drawn over `step`.
+    """
+
+    def __init__(self, run_dir: Path, config: Config) -> None:
+        self._run: Any = None
+        self._wandb: Any = None
+        self._folder = run_dir
+        self._mode: str = "disabled"
+        mode = choose_mode(config.logger.mode)
+        if mode != "disabled":
+            self._run = self._start(config, mode)
+
+    @property
+    def where(self) -> str | None:
+        """The run's address, or how to send an offline run."""
+        if self._run is None:
+            return None
+        if self._mode == "online":
+            return str(getattr(self._run, "url", None) or "W&B, online")
+        offline = sorted((self._folder / "wandb").glob("offline-run-*"))
+        return f"wandb sync {offline[-1]}" if offline else None
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs scalars over `step`."""
+        self._attempt("log", lambda run: run.log({**metrics, "step": step}))
+
+    def table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
+    ) -> None:
+        """Logs a table; cells that are neither text nor number are shown as text."""
+
+        def send(run: Any) -> None:
+            data = [[_cell(cell) for cell in row] for row in rows]
+            table = self._wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)
+            run.log({name: table, "step": step})
+
+        self._attempt("table", send)
+
+    def image(self, name: str, path: Path) -> None:
+        """Logs a picture from its file."""
+        self._attempt("image", lambda run: run.log({name: self._wandb.Image(str(path))}))
+
+    def artifact(self, name: str, kind: str, path: Path, *, upload: bool | None = None) -> None:
+        """Logs a file or folder: by content up to `UPLOAD_BYTES`, by address above."""
+
+        def send(run: Any) -> None:
+            size = _size(path)
+            content = size <= UPLOAD_BYTES if upload is None else upload
+            artifact = self._wandb.Artifact(
+                re.sub(r"[^\w.\-]+", "-", name), type=kind, metadata={"path": str(path)}
+            )
+            if not content:
+                artifact.add_reference(path.resolve().as_uri(), checksum=False)
+            elif path.is_dir():
+                artifact.add_dir(str(path))
+            else:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+
+        self._attempt("artifact", send)
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """Sets final numbers."""
+        self._attempt("summary", lambda run: run.summary.update(dict(metrics)))
+
+    def close(self, exit_code: int) -> None:
+        """Ends the run."""
+        self._attempt("finish", lambda run: run.finish(exit_code=exit_code))
+        self._run = None
+
+    def _attempt(self, what: str, send: Callable[[Any], None]) -> None:
+        if self._run is None:
+            return
+        try:
+            send(self._run)
+        except Exception as error:
+            self._run = None
+            logger.warning(
+                "W&B is off for the rest of this run (%s failed: %s); the files in %s are complete "
+                "without it",
+                what,
+                _brief(error),
+                self._folder,
+            )
+
+    def _start(self, config: Config, mode: Mode) -> Any:
+        """The W&B run, online or else offline or else None, with one warning in all."""
+        failures: list[str] = []
+        if mode == "online":
+            logger.info("connecting to W&B, for at most %d s", INIT_SECONDS)
+        for attempt in ("online", "offline") if mode == "online" else ("offline",):
+            try:
+                run = self._init(config, attempt)
+            except Exception as error:
+                failures.append(f"{attempt}: {_brief(error)}")
+                self._forget_failed_start()
+                continue
+            self._mode = attempt
+            if failures:
+                logger.warning("W&B cannot be reached (%s): logging offline", failures[0])
+            return run
+        logger.warning("W&B is off for this run (%s)", "; ".join(failures))
+        return None
+
+    def _init(self, config: Config, mode: str) -> Any:
+        import wandb
+
+        self._wandb = wandb
+        if getattr(wandb, "run", None) is not None:
+            wandb.run.finish()
+        run = wandb.init(
+            project=config.logger.project,
+            entity=config.logger.entity,
+            name=config.name,
+            tags=config.logger.tags or None,
+            config=config.plain(),
+            dir=str(self._folder),
+            id=self._run_id(),
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            settings=_settings(wandb),
+        )
+        run.define_metric("step", hidden=True)
+        run.define_metric("*", step_metric="step")
+        return run
+
+    def _forget_failed_start(self) -> None:
+        """Ends W&B's own process, which would else hold the run's id as in use."""
+        with suppress(Exception):
+            self._wandb.teardown()
+
+    def _run_id(self) -> str:
+        path = self._folder / "wandb_id.txt"
+        if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
+            return known
+        fresh = secrets.token_hex(4)
+        try:
+            write_text(path, fresh + "\n")
+        except RunError as error:
+            logger.warning("%s; a resumed run will be a new W&B run", error)
+        return fresh
+
+
+def _settings(wandb: Any) -> Any:
+    """Short waits, no chatter, no capture of the terminal, no copy of the reader's code."""
+    wanted = {
+        "init_timeout": INIT_SECONDS,
+        "finish_timeout": FINISH_SECONDS,
+        "login_timeout": INIT_SECONDS,
+        "silent": True,
+        "console": "off",
+        "disable_code": True,
+        "save_code": False,
+    }
+    known = getattr(wandb.Settings, "model_fields", wanted)
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
