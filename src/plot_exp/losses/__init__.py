@@ -1,0 +1,1 @@
+"""One file an objective: a small module on log-probabilities; `composite.py` adds them."""

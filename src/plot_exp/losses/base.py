@@ -1,0 +1,91 @@
+"""What a loss term is: what it needs, whether it is coupled, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from plot_exp.data.collate import Responses
+from plot_exp.ops.scores import Request, Scores
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over the optimizer's whole batch, every device and microbatch; denominators.
+
+    They are known before any pass, so a term that is a sum over examples, pairs or tokens needs
+    no second one.
+    """
+
+    examples: int
+    responses: int
+    pairs: int
+    chosen: int
+    chosen_tokens: int
+
+    @staticmethod
+    def of(parts: Sequence[Responses]) -> Totals:
+        """The counts of several microbatches together."""
+        return Totals(
+            examples=sum(part.examples for part in parts),
+            responses=sum(len(part.rank) for part in parts),
+            pairs=sum(len(part.pairs) for part in parts),
+            chosen=sum(int(part.chosen.sum()) for part in parts),
+            chosen_tokens=sum(int(part.length[part.chosen].sum()) for part in parts),
+        )
+
+
+@dataclass(frozen=True)
+class TermResult:
+    """A term's value and what is worth logging beside it.
+
+    Attributes:
+        loss: scalar, unweighted.
+        metrics: detached scalars by name, logged under `train/<term>/`.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Term(nn.Module):
+    """One objective.
+
+    Class attributes:
+        needs_reference: reads the reference's scores.
+        needs_pairs: is zero without a chosen and a rejected response to one prompt.
+        coupled: its value on a batch is not the sum of its values on the batch's parts, so it
+            must see the whole batch's scores.
+        auxiliary: meant to be added to another objective; gradient shares are taken of the
+            first term that is not.
+
+    Attributes:
+        request: the outputs that it reads beside token log-probabilities.
+        weight: its factor in the sum.
+    """
+
+    needs_reference: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
+    coupled: bool = False
+    auxiliary: ClassVar[bool] = False
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.request = Request()
+
+    def forward(
+        self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
+    ) -> TermResult:
+        """The term on one microbatch, or on the whole batch where the term is coupled.
+
+        Args:
+            policy: the policy's scores, R responses with N tokens.
+            reference: the reference's, or None where no term needs it.
+            responses: pairs, ranks, labels and lengths of the R responses.
+            totals: counts over the optimizer's whole batch.
+        """
+        raise NotImplementedError

@@ -1,0 +1,65 @@
+"""The weighted sum of loss terms: what they need together, and each one's value."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from torch import nn
+
+from plot_exp.config.base import Section
+from plot_exp.data.collate import Responses
+from plot_exp.losses.base import Term, TermResult, Totals
+from plot_exp.losses.context import Context
+from plot_exp.ops.scores import Request, Scores
+
+
+class Composite(nn.Module):
+    """L = Σ weight · term, each term kept apart for its own gradient and its own log line.
+
+    Args:
+        terms: by name, in the order of `loss=a+b`.
+    """
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict(dict(terms))
+        request = Request()
+        for term in terms.values():
+            request = request | term.request
+        self.request = request
+        self.needs_reference = any(term.needs_reference for term in terms.values())
+        self.coupled = any(term.coupled for term in terms.values())
+        plain = [name for name, term in terms.items() if not term.auxiliary]
+        self.vanilla = (plain or list(terms))[0]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each term's factor in the sum."""
+        return {name: float(term.weight) for name, term in self.terms.items()}
+
+    @property
+    def beta(self) -> float:
+        """The factor from log-ratios to rewards: that of the first term with one, else 1."""
+        for term in self.terms.values():
+            if hasattr(term, "beta"):
+                return float(term.beta)
+        return 1.0
+
+    def forward(
+        self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
+    ) -> dict[str, TermResult]:
+        """Every term's result, unweighted."""
+        return {
+            name: term(policy, reference, responses, totals) for name, term in self.terms.items()
+        }
+
+
+def build(sections: Mapping[str, Section], context: Context) -> Composite:
+    """The composite of the configured terms; each lives in `plot_exp.losses.<name>`."""
+    return Composite(
+        {
+            name: importlib.import_module(f"plot_exp.losses.{name}").TERM(section, context)
+            for name, section in sections.items()
+        }
+    )

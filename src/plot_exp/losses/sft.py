@@ -1,0 +1,32 @@
+"""Supervised fine-tuning on the chosen responses."""
+
+from __future__ import annotations
+
+from plot_exp.config.losses import SFTConfig
+from plot_exp.data.collate import Responses
+from plot_exp.losses.base import Term, TermResult, Totals
+from plot_exp.losses.context import Context
+from plot_exp.ops.scores import Scores
+
+
+class SFT(Term):
+    """Negative log-likelihood of the chosen responses, per token.
+
+    `token`: −Σ_w s(y_w) / Σ_w |y_w| over the optimizer's whole batch.
+    `sequence`: the mean over responses of −s(y_w) / |y_w|.
+    """
+
+    def __init__(self, config: SFTConfig, context: Context) -> None:
+        super().__init__(config.weight)
+        self.reduction = config.reduction
+
+    def forward(
+        self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
+    ) -> TermResult:
+        chosen = responses.chosen
+        if self.reduction == "token":
+            return TermResult(-policy.sums()[chosen].sum() / max(totals.chosen_tokens, 1))
+        return TermResult(-policy.means()[chosen].sum() / max(totals.chosen, 1))
+
+
+TERM = SFT

@@ -1,0 +1,1 @@
+"""The policy, the reference in its forms, and where their weights come from."""

@@ -1,0 +1,108 @@
+"""A causal language model as the losses see it: batches in, scores out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plot_exp.data.collate import Batch
+from plot_exp.errors import UserError
+from plot_exp.ops.head import Head
+from plot_exp.ops.scores import Request, Scores
+from plot_exp.ops.scoring import score
+
+
+class Policy(nn.Module):
+    """Owns a transformers causal language model and scores batches with it.
+
+    Args:
+        model: any decoder with `get_decoder()` and an output embedding.
+
+    Raises:
+        UserError: the model's own logits cannot be repeated from backbone and head.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.head = Head(model.get_output_embeddings(), model.config)
+        self._check_head()
+
+    def forward(self, batch: Batch, request: Request) -> Scores:
+        """Scores the batch's responses."""
+        return score(self.model.get_decoder(), self.head, batch, request)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that an optimizer moves."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def vocab_size(self) -> int:
+        """V: rows of the output embedding, which may exceed the tokenizer's."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Some architectures change logits in ways that `Head` does not know."""
+        training = self.model.training
+        self.model.eval()
+        ids = torch.arange(4, device=self.device)[None]
+        expected = self.model(input_ids=ids).logits.float()
+        hidden = self.model.get_decoder()(input_ids=ids).last_hidden_state
+        found = self.head(hidden).float()
+        self.model.train(training)
+        if expected.shape != found.shape or not torch.allclose(
+            expected, found, rtol=2e-2, atol=2e-2
+        ):
+            raise UserError(
+                f"model {type(self.model).__name__} changes its logits after the output "
+                "embedding in a way that the scoring path does not know; add it to ops/head.py"
+            )
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Sets every dropout probability to zero, the attention's own included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]  # a plain float there
+
+
+def frozen_copy(policy: Policy) -> Policy:
+    """The policy as it is now, in eval mode and without gradients."""
+    reference = copy.deepcopy(policy)
+    reference.head = Head(reference.model.get_output_embeddings(), reference.model.config)
+    return freeze(reference)
+
+
+def freeze(policy: Policy) -> Policy:
+    """Eval mode, no gradients: a reference."""
+    policy.eval()
+    policy.requires_grad_(False)
+    return policy
+
+
+def input_embedding(policy: Policy) -> Tensor:
+    """[V, D] rows of the input embedding, padded with zero rows where the output has more."""
+    weight = policy.model.get_input_embeddings().weight.detach()
+    return _to_rows(weight, policy.vocab_size)
+
+
+def output_embedding(policy: Policy) -> Tensor:
+    """[V, D] rows of the output embedding."""
+    return policy.model.get_output_embeddings().weight.detach()
+
+
+def _to_rows(weight: Tensor, rows: int) -> Tensor:
+    if len(weight) >= rows:
+        return weight[:rows]
+    return torch.cat([weight, weight.new_zeros(rows - len(weight), weight.shape[1])])

@@ -1,0 +1,205 @@
+"""The small Qwen2-architecture model of `model=tiny`, its tokenizer and its base training.
+
+The base is trained from scratch as a language model of the prompts with their chosen and their
+rejected responses alike, so that before preference training it shows both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from plot_exp.config.schema import TinyConfig
+from plot_exp.data.examples import PreferenceExample
+from plot_exp.data.loader import epoch_order
+from plot_exp.data.tokenise import ChatTokeniser
+from plot_exp.progress import Bar
+
+SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def base_directory(
+    config: TinyConfig,
+    examples: Sequence[PreferenceExample],
+    max_length: int,
+    cache_dir: Path,
+    *,
+    trained: bool,
+    bar: Bar,
+) -> Path:
+    """The folder of the base model for this shape, recipe and data; made when it is missing.
+
+    Args:
+        examples: the training examples; nothing of the validation split is seen.
+        trained: False leaves the weights random (`model.weights=random`).
+
+    Returns:
+        A `save_pretrained` folder, written whole or not at all.
+    """
+    target = cache_dir / "tiny" / _fingerprint(config, examples, max_length, trained)
+    if (target / "config.json").is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
+    try:
+        tokenizer = train_tokenizer(config, examples)
+        model = build_model(config, tokenizer)
+        if trained:
+            train_base(model, tokenizer, examples, config, max_length, bar)
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        try:
+            os.rename(made, target)
+        except OSError:
+            # Another run finished the same base first; its folder is as good.
+            if not (target / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+def _fingerprint(
+    config: TinyConfig, examples: Sequence[PreferenceExample], max_length: int, trained: bool
+) -> str:
+    made_of = hashlib.sha256()
+    facts = [config.model_dump(mode="json"), max_length, trained, torch.__version__, CHAT_TEMPLATE]
+    made_of.update(json.dumps(facts, sort_keys=True).encode())
+    for example in examples:
+        turns = [(message.role, message.content) for message in example.prompt]
+        made_of.update(json.dumps([turns, example.responses]).encode())
+    return made_of.hexdigest()[:24]
+
+
+def _texts(examples: Iterable[PreferenceExample]) -> Iterator[str]:
+    for example in examples:
+        for message in example.prompt:
+            yield message.content
+        yield from example.responses
+
+
+def train_tokenizer(config: TinyConfig, examples: Sequence[PreferenceExample]) -> Any:
+    """A byte-level BPE of the training texts; single digits, so that numbers have parts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(_texts(examples), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=SPECIAL_TOKENS[2:],
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_model(config: TinyConfig, tokenizer: Any) -> Any:
+    """A Qwen2 causal language model of the configured shape with seeded random weights."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shape = Qwen2Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=4 * config.hidden_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.base_seed)
+        return Qwen2ForCausalLM(shape)
+
+
+def train_base(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[PreferenceExample],
+    config: TinyConfig,
+    max_length: int,
+    bar: Bar,
+) -> None:
+    """Language modelling of prompt and response, one row a response, every token scored."""
+    rows = _rows(examples, ChatTokeniser(tokenizer), max_length)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.base_lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.base_lr, total_steps=config.base_steps, pct_start=0.1
+    )
+    model.train()
+    for step in bar(range(config.base_steps), "training the base model"):
+        input_ids, labels = _base_batch(rows, config, step, tokenizer.pad_token_id)
+        logits = model(input_ids=input_ids, attention_mask=(labels != -100).long()).logits
+        loss = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+def _rows(
+    examples: Sequence[PreferenceExample], tokeniser: ChatTokeniser, max_length: int
+) -> list[tuple[int, ...]]:
+    rows = []
+    for example in examples:
+        prompt = tokeniser.prompt_ids(example.prompt)
+        for response in tokeniser.response_ids(example.responses):
+            rows.append((prompt + response)[-max_length:])
+    return rows
+
+
+def _base_batch(
+    rows: Sequence[tuple[int, ...]], config: TinyConfig, step: int, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    places = range(step * config.base_batch_size, (step + 1) * config.base_batch_size)
+    orders: dict[int, list[int]] = {}
+    batch = []
+    for place in places:
+        epoch, index = divmod(place, len(rows))
+        if epoch not in orders:
+            orders[epoch] = epoch_order(len(rows), config.base_seed, epoch)
+        batch.append(rows[orders[epoch][index]])
+    width = max(len(row) for row in batch)
+    input_ids = torch.full((len(batch), width), pad_id)
+    labels = torch.full((len(batch), width), -100)
+    for place, row in enumerate(batch):
+        input_ids[place, : len(row)] = torch.tensor(row)
+        labels[place, : len(row)] = torch.tensor(row)
+    return input_ids, labels

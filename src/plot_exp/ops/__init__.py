@@ -1,0 +1,1 @@
+"""The hot path: hidden states to token log-probabilities and token distributions."""
