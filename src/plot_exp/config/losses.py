@@ -6,15 +6,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from plot_exp.config.base import Section
+from plot_exp.config.nearest import known
+from plot_exp.errors import UserError
 
 
-class TermConfig(Section):
-    """What every term has."""
+class Term(Section):
+    """What is known of a term before any tensor exists.
+
+    Attributes:
+        needs_pairs: the term compares responses, so every example must have a rejected one.
+    """
+
+    needs_pairs: ClassVar[bool] = False
+
+
+class TermConfig(Term):
+    """A term whose factor in the sum is called `weight`."""
 
     weight: float = Field(1.0, ge=0)
 
@@ -28,15 +41,21 @@ class SFTConfig(TermConfig):
 class DPOConfig(TermConfig):
     """Direct preference optimisation, arXiv 2305.18290."""
 
+    needs_pairs: ClassVar[bool] = True
+
     beta: float = Field(0.1, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
-class PLOTConfig(Section):
+class PLOTConfig(Term):
     """Token-level optimal transport to the preference distribution (a reconstruction).
 
     The paper leaves these choices open; `docs/assumptions.md` gives the reason of each default.
     """
+
+    needs_pairs: ClassVar[bool] = True
+
+    needs_pairs: ClassVar[bool] = True
 
     alpha: float = Field(1.0, ge=0)
     distribution: Literal["batch", "response", "position"] = "batch"
@@ -59,8 +78,43 @@ class PLOTConfig(Section):
         return self.alpha
 
 
-TERMS: dict[str, type[Section]] = {
+TERMS: dict[str, type[Term]] = {
     "sft": SFTConfig,
     "dpo": DPOConfig,
     "plot": PLOTConfig,
 }
+
+
+def parse_terms(text: str) -> list[str]:
+    """The terms of `dpo+plot`, in the order they were written.
+
+    Raises:
+        UserError: an unknown term, one named twice, or an empty part.
+    """
+    terms = [part.strip() for part in text.split("+")]
+    for term in terms:
+        if not term:
+            raise UserError(
+                f"loss={text}: a term is missing beside a '+'; write for instance dpo+plot"
+            )
+        if term not in TERMS:
+            raise UserError(f"loss={text}: unknown term {term!r}; {known(term, TERMS)}")
+        if terms.count(term) > 1:
+            raise UserError(f"loss={text}: {term!r} stands twice; loss.{term}.* sets its weight")
+    return terms
+
+
+def term_sections(value: object) -> dict[str, Section]:
+    """Each term's own validated section, for `Config.loss`.
+
+    Raises:
+        ValueError: there is no term, or an unknown one.
+        ValidationError: a term's setting is wrong.
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("needs at least one term: loss=dpo+plot")
+    for term in value:
+        if term not in TERMS:
+            raise ValueError(f"has an unknown term {term!r}; {known(str(term), TERMS)}")
+    fields: dict[str, Any] = {term: (TERMS[term], ...) for term in value}
+    return dict(create_model("Loss", __base__=Section, **fields).model_validate(value))

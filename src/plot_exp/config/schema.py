@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+import yaml
+from pydantic import Field, SerializeAsAny, field_validator
 
 from plot_exp.config.base import Section
 from plot_exp.config.dataset import DatasetConfig
+from plot_exp.config.losses import term_sections
+from plot_exp.config.problems import validated
+from plot_exp.errors import UserError
 
 
 class TinyConfig(Section):
@@ -39,6 +44,13 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     chat_template: str | None = None
     tiny: TinyConfig = TinyConfig()
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name_is_given(cls, value: object) -> object:
+        if not value:
+            raise ValueError("needs a hub id or a directory: model.name=ID_OR_DIR")
+        return value
 
 
 class TrainerConfig(Section):
@@ -139,6 +151,26 @@ class Config(Section):
     output_dir: str = "outputs"
     cache_dir: str
 
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _terms_have_their_sections(cls, value: object) -> object:
+        return term_sections(value)
+
     def plain(self) -> dict[str, Any]:
         """The configuration as plain data, in the shape of `config.yaml`."""
         return self.model_dump(mode="json")
+
+
+def load(path: str | Path) -> Config:
+    """Read a `config.yaml` that a run left behind.
+
+    Raises:
+        UserError: there is no such file, it is no YAML, or it does not fit the schema.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a configuration: {error}") from error
+    return validated(Config, content, source=str(path))

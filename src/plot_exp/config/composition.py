@@ -1,0 +1,129 @@
+"""From overrides to a checked `Config`: Hydra composes, the schema and the rules judge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from plot_exp.config.choices import ChoicesSource, conf_dir, groups
+from plot_exp.config.losses import parse_terms
+from plot_exp.config.overrides import check_overrides, explain_failure
+from plot_exp.config.problems import validated
+from plot_exp.config.schema import Config
+from plot_exp.errors import UserError
+
+CONFIG_NAME = "config"
+LONGEST_FOLDER = 150
+
+
+def point_folder(override_dirname: str) -> str:
+    """The folder of a sweep's point: its overrides, as one name that any file system takes."""
+    name = override_dirname.replace("/", "_").replace("\\", "_") or "defaults"
+    if name == override_dirname and len(name) <= LONGEST_FOLDER:
+        return name
+    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
+    return f"{name[:LONGEST_FOLDER]}-{digest}"
+
+
+@contextmanager
+def opened(extra_dir: str | None = None) -> Iterator[Hydra]:
+    """Hydra with `conf/` as its primary folder.
+
+    Args:
+        extra_dir: a folder whose groups and options come before those of `conf/`.
+    """
+    Plugins.instance().register(ChoicesSource)
+    OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
+    version.setbase("1.3")
+    path = ConfigSearchPathImpl()
+    path.append("hydra", "pkg://hydra.conf")
+    if extra_dir is not None:
+        if not Path(extra_dir).is_dir():
+            raise UserError(f"--config-dir {extra_dir}: there is no such directory")
+        path.append("command-line", f"file://{Path(extra_dir).absolute()}")
+    path.append("main", f"choices://{conf_dir()}")
+    path.append("schema", "structured://")
+    previous = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield Hydra.create_main_hydra2("plot_exp", path)
+    finally:
+        GlobalHydra.instance().clear()
+        if previous is not None:
+            GlobalHydra.instance().initialize(previous)
+
+
+def composed(hydra: Hydra, overrides: Sequence[str], multirun: bool = False) -> DictConfig:
+    """What the overrides make of `conf/`, Hydra's own node included.
+
+    Raises:
+        UserError: an override cannot be read, or names what does not exist.
+    """
+    sources = hydra.config_loader.get_sources()
+    extra_dirs = [Path(source.path) for source in sources if source.scheme() == "file"]
+    check_overrides(overrides, groups(*extra_dirs), sweep=multirun)
+    mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+    try:
+        return hydra.compose_config(
+            CONFIG_NAME, list(overrides), run_mode=mode, with_log_configuration=False
+        )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain_failure(error)) from error
+
+
+def to_config(node: DictConfig) -> Config:
+    """The checked configuration of a composed node.
+
+    Raises:
+        UserError: a value that the schema refuses, or a setting of a term that was not chosen.
+    """
+    try:
+        content: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            OmegaConf.masked_copy(node, [key for key in node if key != "hydra"]), resolve=True
+        )
+    except OmegaConfBaseException as error:
+        raise UserError(explain_failure(error)) from error
+    choice = node.hydra.runtime.choices.get("loss") if "hydra" in node else None
+    for term in content.get("loss") or {}:
+        if choice and term not in parse_terms(choice):
+            raise UserError(
+                f"loss.{term} is set, but {term!r} is not in loss={choice}; "
+                f"write loss={choice}+{term}, or leave loss.{term} out"
+            )
+    return validated(Config, content)
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """The configuration of one run, as `python -m plot_exp OVERRIDES` would see it.
+
+    Raises:
+        UserError: see `composed` and `to_config`.
+    """
+    with opened() as hydra:
+        return to_config(composed(hydra, overrides))
+
+
+def points(master: DictConfig) -> list[list[str]]:
+    """The overrides of every point of a sweep; empty where the sweeper chooses as it goes."""
+    sweeper = master.hydra.sweeper
+    if not sweeper.get("_target_", "").endswith("BasicSweeper"):
+        return []
+    texts = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*texts, *master.hydra.overrides.task])
+    batches = BasicSweeper.split_arguments(parsed, None)
+    return [[*master.hydra.overrides.hydra, *point] for batch in batches for point in batch]
