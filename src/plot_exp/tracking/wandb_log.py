@@ -109,7 +109,10 @@ class WandbLog:
         self._attempt("image", lambda run: run.log({name: self._wandb.Image(str(path))}))
 
     def artifact(self, name: str, kind: str, path: Path, *, upload: bool | None = None) -> None:
-        """Logs a file or folder: by content up to `UPLOAD_BYTES`, by address above."""
+        """Logs a file or folder: by content up to `UPLOAD_BYTES`, by address above.
+
+        The file is read where it lies (`immutable`), so W&B keeps no second copy in the home.
+        """
 
         def send(run: Any) -> None:
             size = _size(path)
@@ -120,9 +123,9 @@ class WandbLog:
             if not content:
                 artifact.add_reference(path.resolve().as_uri(), checksum=False)
             elif path.is_dir():
-                artifact.add_dir(str(path))
+                artifact.add_dir(str(path), policy="immutable")
             else:
-                artifact.add_file(str(path))
+                artifact.add_file(str(path), policy="immutable")
             run.log_artifact(artifact)
 
         self._attempt("artifact", send)
@@ -174,9 +177,9 @@ class WandbLog:
         import wandb
 
         self._wandb = wandb
-        if getattr(wandb, "run", None) is not None:
-            wandb.run.finish()
-        run = wandb.init(
+        if getattr(self._wandb, "run", None) is not None:
+            self._wandb.run.finish()
+        run = self._wandb.init(
             project=config.logger.project,
             entity=config.logger.entity,
             name=config.name,
@@ -186,7 +189,7 @@ class WandbLog:
             id=self._run_id(),
             resume="allow" if mode == "online" else None,
             mode=mode,
-            settings=_settings(wandb),
+            settings=_settings(self._wandb),
         )
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
