@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import version
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -86,19 +86,21 @@ def composed(hydra: Hydra, overrides: Sequence[str], multirun: bool = False) -> 
         raise UserError(explain_failure(error)) from error
 
 
-def to_config(node: DictConfig) -> Config:
+def to_config(node: DictConfig, loss_choice: str | None = None) -> Config:
     """The checked configuration of a composed node.
+
+    Args:
+        loss_choice: the chosen `loss`, where `node` no longer holds Hydra's own node.
 
     Raises:
         UserError: a value that the schema refuses, or a setting of a term that was not chosen.
     """
     try:
-        content: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.masked_copy(node, [key for key in node if key != "hydra"]), resolve=True
-        )
+        own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+        content = cast(dict[str, Any], OmegaConf.to_container(own, resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(explain_failure(error)) from error
-    choice = node.hydra.runtime.choices.get("loss") if "hydra" in node else None
+    choice = node.hydra.runtime.choices.get("loss") if "hydra" in node else loss_choice
     for term in content.get("loss") or {}:
         if choice and term not in parse_terms(choice):
             raise UserError(

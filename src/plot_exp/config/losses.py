@@ -55,8 +55,6 @@ class PLOTConfig(Term):
 
     needs_pairs: ClassVar[bool] = True
 
-    needs_pairs: ClassVar[bool] = True
-
     alpha: float = Field(1.0, ge=0)
     distribution: Literal["batch", "response", "position"] = "batch"
     side: Literal["chosen", "rejected", "both"] = "chosen"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Sweep
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
 from plot_exp.config.keys import dotted, is_known, unknown_key
@@ -61,14 +61,10 @@ def _parsed(text: str, options: dict[str, list[str]]) -> Override:
             f"cannot read {text!r} ({detail}); "
             "quote values with special characters: \"KEY='VALUE'\""
         ) from error
-    if override.value_type is not None and override.value() == "" and not override.is_delete():
-        if not isinstance(override._value, QuotedString):
-            key = override.key_or_group
-            choices = options.get(key)
-            hint = (
-                f"choose one of {', '.join(choices)}" if choices else f"write {key}=null for none"
-            )
-            raise UserError(f"{text!r} has no value; {hint}")
+    if text.endswith("=") and not override.is_delete():
+        key = override.key_or_group
+        hint = f"choose {' or '.join(options[key])}" if key in options else f"{key}=null for none"
+        raise UserError(f"{text!r} has no value; {hint}")
     return override
 
 

@@ -119,7 +119,7 @@ class LoggerConfig(Section):
     project: str = "plot_exp"
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"
-    tags: list[str] = []
+    tags: list[str] = Field(default_factory=list)
 
 
 class Config(Section):

@@ -1,0 +1,147 @@
+"""The door: `python -m plot_exp` composes the configuration, and `task` picks a workflow."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from plot_exp import __version__
+from plot_exp.config.combinations import check
+from plot_exp.config.composition import CONFIG_NAME, composed, opened, to_config
+from plot_exp.config.help import help_text
+from plot_exp.config.schema import Config
+from plot_exp.dispatch import Outcome, complain, resumed, run, show_traceback
+from plot_exp.errors import RunError, UserError
+from plot_exp.sweep import sweep
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+
+    Returns:
+        The exit code: 0, 1 where a run failed, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        show_traceback()
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return RunError.exit_code
+    except Exception as error:
+        show_traceback()
+        complain(f"{type(error).__name__}: {error} (PLOT_EXP_TRACEBACK=1 shows where)")
+        return RunError.exit_code
+
+
+def _main(argv: list[str]) -> int:
+    parser = get_args_parser()
+    args = _parsed(parser, argv)
+    if args.help:
+        print(help_text())
+        return 0
+    with opened(args.config_dir) as hydra:
+        if args.hydra_help:
+            hydra.hydra_help(config_name=CONFIG_NAME, args_parser=parser, args=args)
+        elif args.shell_completion:
+            hydra.shell_completion(CONFIG_NAME, args.overrides)
+        elif args.info:
+            hydra.show_info(args.info, config_name=CONFIG_NAME, overrides=args.overrides)
+        elif args.cfg:
+            composed(hydra, args.overrides)
+            hydra.show_cfg(CONFIG_NAME, args.overrides, args.cfg, args.package, args.resolve)
+        elif args.multirun:
+            return _interruptible_sweep(hydra, args.overrides)
+        elif any(text.startswith("resume=") and text != "resume=null" for text in args.overrides):
+            return _resume(args.overrides)
+        else:
+            return _single(hydra, args.overrides)
+    return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """The flags and overrides; `-m` may stand anywhere."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists what there is")
+
+    if "--version" in argv:
+        print(f"plot_exp {__version__}")
+        raise SystemExit(0)
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(argv)
+    if args.config_path or args.config_name:
+        raise UserError("conf/config.yaml is the only start; --config-dir adds options to it")
+    return args
+
+
+def _single(hydra: Hydra, overrides: list[str]) -> int:
+    node = composed(hydra, overrides)
+    if node.hydra.mode == RunMode.MULTIRUN:
+        return _interruptible_sweep(hydra, overrides)
+    config = to_config(node)
+    check(config)
+    HydraConfig.instance().set_config(node)
+    run_dir = Path(str(OmegaConf.select(node, "hydra.run.dir"))).absolute()
+    if (run_dir / "config.yaml").exists():
+        raise UserError(f"{run_dir} holds a run already; resume={run_dir} goes on with it")
+    return _closing(_interruptible(config, run_dir))
+
+
+def _resume(overrides: list[str]) -> int:
+    given = [text for text in overrides if not text.startswith("resume=")]
+    if given or len(overrides) > 1:
+        raise UserError(
+            "resume=RUN_DIR goes on with the settings in RUN_DIR/config.yaml; "
+            f"leave out: {' '.join(given or overrides[1:])}"
+        )
+    run_dir = Path(overrides[0].removeprefix("resume=").strip("'\"")).absolute()
+    return _closing(_interruptible(resumed(run_dir), run_dir))
+
+
+def _interruptible(config: Config, run_dir: Path) -> Outcome:
+    try:
+        return run(config, run_dir)
+    except KeyboardInterrupt:
+        show_traceback()
+        message = "interrupted"
+        if config.task == "train" and (run_dir / "config.yaml").is_file():
+            message += f"; go on with: python -m plot_exp resume={run_dir}"
+        return Outcome(run_dir, "failed", INTERRUPTED, message)
+
+
+def _interruptible_sweep(hydra: Hydra, overrides: list[str]) -> int:
+    try:
+        return sweep(hydra, overrides)
+    except KeyboardInterrupt:
+        show_traceback()
+        complain("interrupted; the same command again fills in what is missing")
+        return INTERRUPTED
+
+
+def _closing(outcome: Outcome) -> int:
+    if outcome.status == "failed":
+        complain(outcome.message)
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

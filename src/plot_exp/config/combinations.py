@@ -1,0 +1,147 @@
+"""What each setting allows alone but not beside another one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from plot_exp.config.dataset import DatasetConfig
+from plot_exp.config.losses import TERMS
+from plot_exp.config.schema import Config
+from plot_exp.errors import UserError
+
+WITHOUT_REJECTED = ("gsm8k", "math")
+FOLDERS = {"resume": "a run directory", "run": "a run directory", "runs": "a directory of runs"}
+
+
+def check(config: Config) -> None:
+    """Refuse a combination that makes no sense, and paths that are not there.
+
+    Raises:
+        UserError: naming the keys, the reason and what to do.
+    """
+    for rule in RULES:
+        for problem in rule(config):
+            raise UserError(problem)
+    if config.task == "train":
+        _check_data_paths(config)
+
+
+def _microbatches_fill_the_batch(config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    micro, batch = trainer.microbatch_size, trainer.batch_size
+    if micro is None:
+        return
+    if micro > batch:
+        yield (
+            f"trainer.microbatch_size={micro}: larger than trainer.batch_size={batch}, "
+            "which is what one optimizer step sees"
+        )
+    elif batch % (micro * trainer.devices):
+        on_devices = f" on trainer.devices={trainer.devices}" if trainer.devices > 1 else ""
+        yield (
+            f"trainer.microbatch_size={micro}: does not divide "
+            f"trainer.batch_size={batch}{on_devices}; choose a divisor"
+        )
+
+
+def _terms_find_what_they_need(config: Config) -> Iterator[str]:
+    if config.task != "train":
+        return
+    for key, dataset in _sources(config.dataset):
+        for term in config.loss:
+            if TERMS[term].needs_pairs and _has_no_rejected(dataset):
+                yield (
+                    f"loss={'+'.join(config.loss)} with {key}.rejected={dataset.rejected}: "
+                    f"{term!r} compares chosen with rejected responses, and {dataset.name} has "
+                    f"none; write {key}.rejected=corrupt (or sampled), or loss=sft"
+                )
+
+
+def _rejected_fits_the_data(config: Config) -> Iterator[str]:
+    for key, dataset in _sources(config.dataset):
+        if dataset.rejected in ("corrupt", "sampled") and dataset.name not in WITHOUT_REJECTED:
+            yield (
+                f"{key}.rejected={dataset.rejected}: made for data whose final answers can be "
+                f"graded ({', '.join(WITHOUT_REJECTED)}), not for {dataset.name}; "
+                f"write {key}.rejected=given"
+            )
+
+
+def _mix_has_sources(config: Config) -> Iterator[str]:
+    dataset = config.dataset
+    if dataset.name == "mix" and not dataset.sources:
+        yield "dataset=mix: dataset.sources is empty; give each dataset its section there"
+    if dataset.name != "mix" and dataset.sources:
+        yield f"dataset.sources: only dataset=mix has sources, this is dataset={dataset.name}"
+    for name, source in (dataset.sources or {}).items():
+        if source.name == "mix":
+            yield f"dataset.sources.{name}: a mix cannot stand within a mix"
+
+
+def _own_data_has_a_path(config: Config) -> Iterator[str]:
+    if config.task != "train":
+        return
+    for key, dataset in _sources(config.dataset):
+        if dataset.name == "jsonl" and dataset.path is None and dataset.hub_name is None:
+            yield f"dataset=jsonl needs a file or directory: {key}.path=FILE"
+
+
+def _task_has_its_folder(config: Config) -> Iterator[str]:
+    if config.task in ("evaluate", "export") and config.run is None:
+        yield f"task={config.task} needs a finished run: run=RUN_DIR"
+    if config.task == "report" and config.runs is None:
+        yield "task=report needs a directory of finished runs: runs=DIR"
+    for key, meaning in FOLDERS.items():
+        value = getattr(config, key)
+        if value is not None and not Path(value).is_dir():
+            yield f"{key}={value}: there is no such directory; {key} takes {meaning}"
+
+
+def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
+    tiny = config.model.tiny
+    if tiny.hidden_size % (2 * tiny.heads):
+        yield (
+            f"model.tiny.hidden_size={tiny.hidden_size}: must be a multiple of twice "
+            f"model.tiny.heads={tiny.heads}, since rotary positions turn pairs of dimensions"
+        )
+
+
+def _name_is_a_folder_name(config: Config) -> Iterator[str]:
+    if not config.name or ".." in Path(config.name).parts or Path(config.name).is_absolute():
+        yield f"name={config.name}: must be a folder name; output_dir says where it stands"
+
+
+RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _name_is_a_folder_name,
+    _task_has_its_folder,
+    _microbatches_fill_the_batch,
+    _mix_has_sources,
+    _own_data_has_a_path,
+    _rejected_fits_the_data,
+    _terms_find_what_they_need,
+    _heads_divide_the_hidden_size,
+)
+
+
+def _sources(dataset: DatasetConfig) -> Iterator[tuple[str, DatasetConfig]]:
+    """The key and section of every dataset that is read."""
+    if dataset.name == "mix":
+        for name, source in (dataset.sources or {}).items():
+            yield f"dataset.sources.{name}", source
+    else:
+        yield "dataset", dataset
+
+
+def _has_no_rejected(dataset: DatasetConfig) -> bool:
+    return dataset.rejected == "none" or (
+        dataset.rejected == "given" and dataset.name in WITHOUT_REJECTED
+    )
+
+
+def _check_data_paths(config: Config) -> None:
+    for key, dataset in _sources(config.dataset):
+        if dataset.path is not None and not Path(dataset.path).expanduser().exists():
+            raise UserError(f"{key}.path={dataset.path}: there is no such file or directory")
+    importlib.import_module("plot_exp.data.sources").check(config.dataset)

@@ -1,0 +1,154 @@
+"""One run: its folder, its workflow, and what is said when it fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from plot_exp.config.combinations import check
+from plot_exp.config.schema import Config, load
+from plot_exp.errors import RunError, UserError
+from plot_exp.files import prepare_folder
+
+# What may differ between two commands that mean the same run.
+INCIDENTAL = ("resume", "cache_dir", "output_dir", "logger.", "trainer.progress")
+
+Status = Literal["done", "skipped", "failed"]
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        exit_code: what the shell sees: 0, 1 for a failed run, 2 for bad input.
+        message: why it failed, or why nothing was run.
+    """
+
+    run_dir: Path
+    status: Status = "done"
+    exit_code: int = 0
+    message: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def run(config: Config, run_dir: Path) -> Outcome:
+    """Run the workflow that `task` names, in `run_dir`.
+
+    Failures become an outcome; only an interruption passes through. A folder that was made for a
+    run which never began is taken away again.
+    """
+    made = _missing_parents(run_dir)
+    try:
+        prepare_folder(run_dir)
+        workflow = importlib.import_module(f"plot_exp.workflows.{config.task}")
+        metrics = workflow.run(config, run_dir)
+        return Outcome(run_dir, metrics=dict(metrics or {}))
+    except (UserError, RunError) as error:
+        show_traceback()
+        return Outcome(run_dir, "failed", error.exit_code, str(error))
+    except Exception as error:
+        show_traceback()
+        return Outcome(run_dir, "failed", RunError.exit_code, _unexpected(error, run_dir))
+    finally:
+        remove_empty(made)
+
+
+def resumed(run_dir: Path) -> Config:
+    """The configuration of an earlier run, set to go on.
+
+    Raises:
+        UserError: the directory holds no run, or its configuration no longer fits.
+    """
+    if not run_dir.is_dir():
+        raise UserError(f"resume={run_dir}: there is no such directory; name a run directory")
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(f"resume={run_dir}: no run began there, it has no config.yaml")
+    config = load(run_dir / "config.yaml").model_copy(update={"resume": str(run_dir)})
+    if config.task != "train":
+        raise UserError(f"resume={run_dir}: this was task={config.task}; only training is resumed")
+    check(config)
+    return config
+
+
+def run_point(config: Config, run_dir: Path) -> Outcome:
+    """A sweep's point: skipped where it is finished, resumed where it was begun, else run."""
+    if not (run_dir / "config.yaml").is_file():
+        return run(config, run_dir)
+    try:
+        earlier = load(run_dir / "config.yaml")
+        if different := _differences(config, earlier):
+            raise UserError(
+                f"{run_dir} holds a run with other settings ({different}); "
+                "choose another name=, or remove that folder"
+            )
+    except UserError as error:
+        return Outcome(run_dir, "failed", error.exit_code, str(error))
+    if (run_dir / "metrics.json").is_file():
+        return Outcome(run_dir, "skipped", message="finished before")
+    if config.task == "train":
+        config = config.model_copy(update={"resume": str(run_dir)})
+    return run(config, run_dir)
+
+
+def show_traceback() -> None:
+    """Print the stack trace of the error at hand, where it was asked for."""
+    if os.environ.get("PLOT_EXP_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exc()
+
+
+def _differences(config: Config, earlier: Config) -> str:
+    """The keys that differ and matter, as `trainer.max_steps: 4 then, 8 now`."""
+    now, then = _flat(config.plain()), _flat(earlier.plain())
+    keys = [key for key in sorted({*now, *then}) if now.get(key) != then.get(key)]
+    return ", ".join(
+        f"{key}: {then.get(key)} then, {now.get(key)} now"
+        for key in keys
+        if not key.startswith(INCIDENTAL)
+    )
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def _unexpected(error: Exception, run_dir: Path) -> str:
+    """One line, and where the whole trace is kept."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "no message")
+    line = f"{type(error).__name__}: {first}"
+    try:
+        (run_dir / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return f"{line} (PLOT_EXP_TRACEBACK=1 shows where)"
+    return f"{line} (the stack trace is in {run_dir / 'error.log'})"
+
+
+def _missing_parents(run_dir: Path) -> list[Path]:
+    """`run_dir` and those of its parents that do not exist yet, the innermost first."""
+    folders = [run_dir, *run_dir.parents]
+    return [folder for folder in folders if not folder.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove these folders, the innermost first, up to the first one that holds something."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def complain(message: str) -> None:
+    """Say on stderr what is wrong."""
+    print(f"error: {message}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""Every combination of the listed values: all are checked first, and one failure stops no other."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf
+
+from plot_exp.config.combinations import check
+from plot_exp.config.composition import CONFIG_NAME, composed, points, to_config
+from plot_exp.dispatch import Outcome, remove_empty, run_point
+from plot_exp.errors import UserError
+from plot_exp.files import prepare_folder
+
+
+def sweep(hydra: Hydra, overrides: list[str]) -> int:
+    """Run the sweep that the overrides describe.
+
+    Returns:
+        The exit code: 0, 2 where every failure was bad input, else 1.
+
+    Raises:
+        UserError: a point is wrong; none has begun then.
+    """
+    overrides = [*overrides, "hydra.mode=MULTIRUN"]
+    master = composed(hydra, overrides, multirun=True)
+    check_points(hydra, points(master))
+    HydraConfig.instance().set_config(master)
+    folder = Path(str(OmegaConf.select(master, "hydra.sweep.dir"))).absolute()
+    prepare_folder(folder)
+    returned = hydra.multirun(CONFIG_NAME, point, overrides, with_log_configuration=False)
+    outcomes = [job.return_value for batch in returned or [] for job in batch]
+    summarise(returned or [], folder)
+    codes = {outcome.exit_code for outcome in outcomes if outcome.status == "failed"}
+    return 0 if not codes else 2 if codes == {UserError.exit_code} else 1
+
+
+def check_points(hydra: Hydra, every_point: Sequence[Sequence[str]]) -> None:
+    """Compose and check each point, before the first one starts.
+
+    Raises:
+        UserError: naming the first point that is wrong.
+    """
+    for overrides in every_point:
+        try:
+            check(to_config(composed(hydra, overrides)))
+        except UserError as error:
+            own = " ".join(text for text in overrides if not text.startswith("hydra."))
+            raise UserError(f"in the sweep's point '{own}': {error}") from error
+
+
+def point(node: DictConfig) -> Outcome:
+    """One point, in whatever process the launcher chose for it."""
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    print(f"\nPoint {hydra.job.num + 1}: {' '.join(hydra.overrides.task)}", flush=True)
+    try:
+        config = to_config(node, hydra.runtime.choices.get("loss"))
+        check(config)
+        outcome = run_point(config, run_dir)
+    except UserError as error:
+        outcome = Outcome(run_dir, "failed", error.exit_code, str(error))
+    remove_empty([run_dir])
+    gc.collect()
+    return outcome
+
+
+def summarise(batches: Sequence[Sequence[JobReturn]], folder: Path) -> None:
+    """Print what became of each point, and where it lies."""
+    print(f"\nSweep in {folder}")
+    for batch in batches:
+        for job in batch:
+            outcome: Outcome = job.return_value
+            reason = f": {outcome.message}" if outcome.message else ""
+            print(f"  {outcome.status:<8}{' '.join(job.overrides or []) or 'defaults'}{reason}")
