@@ -1,0 +1,1 @@
+"""Who says whether an answer is harmful, good or right."""

@@ -1,0 +1,127 @@
+"""Whether a final answer is right: numbers as in GSM8K, expressions as in MATH."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+# A sign counts only where it does not join two operands, as in `12-5`.
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![\w.)\]}%])[-+\u2212])?(?:[$€£](?P<inner>[-\u2212])?)?"
+    r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+)
+_STRICT = re.compile(r"####\s*(.*)")
+_BOXES = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
+_SECONDS = 5
+
+
+def normalise_number(text: str) -> str | None:
+    """The plain form of a number: no commas, currency, plus sign, needless zeros or final point.
+
+    Returns:
+        Such as `-1200.5`, or None where the whole text is not one number.
+    """
+    match = _NUMBER.fullmatch(text.strip().rstrip(".").strip())
+    return _plain(match) if match else None
+
+
+def extract_strict(text: str) -> str | None:
+    """The number directly behind the first `####`, in plain form, or None."""
+    line = _STRICT.search(text)
+    match = _NUMBER.match(line[1].strip()) if line else None
+    return _plain(match) if match else None
+
+
+def extract_flexible(text: str) -> str | None:
+    """The last number in the text, in plain form, or None."""
+    last = None
+    for last in _NUMBER.finditer(text):
+        pass
+    return _plain(last) if last else None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last balanced `\boxed{}` (or `\fbox{}`), or None.
+
+    `\boxed 5`, without braces, holds one character. A box that never closes is passed over.
+    """
+    for match in reversed(list(_BOXES.finditer(text))):
+        if match[1] != "{":
+            return match[1]
+        if (end := closing_brace(text, match.start(1))) is not None:
+            return text[match.end() : end].strip()
+    return None
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    r"""The index of the brace that closes the one at `start`; `\{` and `\}` do not count."""
+    depth = 0
+    index = start
+    while index < len(text):
+        if text[index] == "\\":
+            index += 2
+            continue
+        depth += {"{": 1, "}": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+        index += 1
+    return None
+
+
+def grade(dataset: str, text: str, answer: str) -> bool:
+    r"""Whether the text ends in the right answer.
+
+    `math`, and any answer that is not a plain number, compares the last box by `math-verify`;
+    everything else compares the last number in the text.
+
+    Args:
+        dataset: the name of the dataset that the answer comes from.
+        text: a whole response.
+        answer: the gold final answer, without its box.
+    """
+    number = normalise_number(answer)
+    if dataset == "math" or number is None:
+        boxed = last_boxed(text)
+        return boxed is not None and equivalent(boxed, answer)
+    return extract_flexible(text) == number
+
+
+def equivalent(candidate: str, gold: str) -> bool:
+    """Whether two LaTeX expressions say the same: as text, or else by `math-verify`.
+
+    Each step is stopped after a few seconds, and then counts as different. The library's clock
+    needs the main thread; elsewhere there is no limit.
+    """
+    if _bare(candidate) == _bare(gold):
+        return True
+    import math_verify
+
+    seconds = _SECONDS if threading.current_thread() is threading.main_thread() else None
+
+    def parse(text: str) -> list[Any]:
+        return math_verify.parse(
+            f"$\\boxed{{{text}}}$", parsing_timeout=seconds, raise_on_error=False
+        )
+
+    return bool(
+        math_verify.verify(
+            parse(gold), parse(candidate), timeout_seconds=seconds, raise_on_error=False
+        )
+    )
+
+
+def _plain(match: re.Match[str]) -> str:
+    whole, _, part = match["digits"].replace(",", "").partition(".")
+    digits = whole.lstrip("0") or "0"
+    if part := part.rstrip("0"):
+        digits = f"{digits}.{part}"
+    negative = (match["sign"] or "+") != "+" or match["inner"] is not None
+    return f"-{digits}" if negative and digits != "0" else digits
+
+
+def _bare(text: str) -> str:
+    """The expression without what only changes its look."""
+    text = re.sub(r"\\(?:left|right|[,;:!]|displaystyle)(?![A-Za-z])|\\ |~|\s", "", text)
+    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text)
+    return re.sub(r"\\[dt]frac", r"\\frac", text).strip("$").rstrip(".")
