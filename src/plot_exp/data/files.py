@@ -1,4 +1,4 @@
-"""Rows of JSON, JSON Lines and Parquet files, plain or gzip, with one clear error for each fault."""
+"""Rows of JSON, JSON Lines and Parquet files, plain or gzip; one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def rows(path: Path) -> Iterator[Row]:
 class _Bounded(io.RawIOBase):
     """A byte stream that stops when gzip expands beyond any plausible text."""
 
-    def __init__(self, stream: IO[bytes], path: Path, compressed: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, path: Path, compressed: int) -> None:
         self._stream = stream
         self._path = path
         self._limit = max(GZIP_RATIO_FROM_BYTES, MAX_GZIP_RATIO * compressed)
@@ -143,7 +143,8 @@ def _open(path: Path) -> IO[bytes]:
         compressed = file.read(2) == _GZIP_START
     if not compressed:
         return path.open("rb")
-    bounded = _Bounded(gzip.open(path, "rb"), path, path.stat().st_size)
+    expanded = gzip.GzipFile(path, "rb")
+    bounded = _Bounded(expanded, path, path.stat().st_size)
     return io.BufferedReader(bounded, 2**16)
 
 
@@ -245,8 +246,8 @@ def _document_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
+    import pyarrow as arrow  # type: ignore[import-untyped]
+    import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
     row = 0
     try:

@@ -12,7 +12,7 @@ from plot_exp.data.tally import Tally
 from plot_exp.errors import UserError
 
 OVERLAP_REMOVED = "the prompt also stands in validation"
-OVERLAP_KEPT = "the prompt also stands in validation (kept as it is; dataset.remove_overlap=true leaves it out)"
+OVERLAP_KEPT = f"{OVERLAP_REMOVED} (kept; dataset.remove_overlap=true leaves it out)"
 
 
 def cut(examples: Sequence[PreferenceExample], fraction: float, seed: int) -> Split:

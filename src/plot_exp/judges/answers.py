@@ -35,10 +35,8 @@ def extract_strict(text: str) -> str | None:
 
 def extract_flexible(text: str) -> str | None:
     """The last number in the text, in plain form, or None."""
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    return _plain(last) if last else None
+    numbers = list(_NUMBER.finditer(text))
+    return _plain(numbers[-1]) if numbers else None
 
 
 def last_boxed(text: str) -> str | None:

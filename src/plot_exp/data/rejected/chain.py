@@ -11,7 +11,7 @@ from plot_exp.data.rejected.calculator import NOTE, evaluate
 from plot_exp.data.rejected.numerals import NUMERAL, places, replace_numerals, slips, value, write
 
 
-class _Unwritable(Exception):
+class _UnwritableError(Exception):
     """A changed number does not fit where it has to stand."""
 
 
@@ -36,7 +36,7 @@ def slipped(problem: str, solution: str, generator: random.Random) -> Iterator[s
         for wrong in slips(value(result), result, generator):
             try:
                 yield _carry(solution, index, wrong)
-            except _Unwritable:
+            except _UnwritableError:
                 continue
 
 
@@ -94,5 +94,5 @@ def _rewrite(text: str, changed: dict[Fraction, Fraction]) -> str:
 def _written(number: Fraction, like: str) -> str:
     text = write(number, like) if number > 0 else None
     if text is None:
-        raise _Unwritable
+        raise _UnwritableError
     return text

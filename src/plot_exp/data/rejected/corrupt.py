@@ -93,7 +93,5 @@ def final_answer(solution: str) -> tuple[int, int] | None:
     if boxed is not None:
         start = solution.rfind(boxed)
         return start, start + len(boxed)
-    last = None
-    for last in NUMERAL.finditer(solution):
-        pass
-    return last.span() if last else None
+    numerals = list(NUMERAL.finditer(solution))
+    return numerals[-1].span() if numerals else None

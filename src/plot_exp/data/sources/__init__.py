@@ -35,9 +35,9 @@ def read(
     """
     if draw is not None and model_identity is None:
         raise ValueError("draw needs model_identity: without it the cache could mix up models")
-    return _module(config).read(
-        config, tallies, cache_dir=cache_dir, draw=draw, model_identity=model_identity
-    )
+    drawing = {} if draw is None else {"draw": draw, "model_identity": model_identity}
+    split: Split = _module(config).read(config, tallies, cache_dir=cache_dir, **drawing)
+    return split
 
 
 def check(config: DatasetConfig) -> None:

@@ -141,7 +141,7 @@ def compare(
     try:
         (one, one_joined), (other, other_joined) = messages(chosen), messages(rejected)
         prompt = _shared_prompt(one, other)
-    except _Unusable as reason:
+    except _UnusableRowError as reason:
         tally.drop(str(reason), row.origin)
         return None
     responses = (one[-1].content, other[-1].content)
@@ -155,7 +155,7 @@ def compare(
     return PreferenceExample(prompt, responses, category, "hh_rlhf", row.origin)
 
 
-class _Unusable(Exception):
+class _UnusableRowError(Exception):
     """A row is left out; the text is the reason."""
 
 
@@ -167,9 +167,9 @@ def messages(dialogue: str) -> tuple[list[Message], bool]:
     """
     marks = list(_TURN.finditer(dialogue))
     if not marks:
-        raise _Unusable(NO_TURNS)
+        raise _UnusableRowError(NO_TURNS)
     if dialogue[: marks[0].start()].strip():
-        raise _Unusable(PREAMBLE)
+        raise _UnusableRowError(PREAMBLE)
     ends = [mark.start() for mark in marks[1:]] + [len(dialogue)]
     turns: list[Message] = []
     joined = False
@@ -184,13 +184,13 @@ def messages(dialogue: str) -> tuple[list[Message], bool]:
 
 def _shared_prompt(one: list[Message], other: list[Message]) -> tuple[Message, ...]:
     if one[-1].role == "user" or other[-1].role == "user":
-        raise _Unusable(ENDS_IN_HUMAN_TURN)
+        raise _UnusableRowError(ENDS_IN_HUMAN_TURN)
     if one[:-1] != other[:-1]:
-        raise _Unusable(NO_SHARED_PROMPT)
+        raise _UnusableRowError(NO_SHARED_PROMPT)
     if len(one) < 2:
-        raise _Unusable(NO_TURNS)
+        raise _UnusableRowError(NO_TURNS)
     if not (one[-1].content and other[-1].content):
-        raise _Unusable(EMPTY_RESPONSE)
+        raise _UnusableRowError(EMPTY_RESPONSE)
     if not all(message.content for message in one[:-1]):
-        raise _Unusable(EMPTY_TURN)
+        raise _UnusableRowError(EMPTY_TURN)
     return tuple(one[:-1])
