@@ -1,0 +1,148 @@
+"""The final numbers of a run, paired: before training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# Key: what a person reads, and which way is better where there is one.
+KNOWN: dict[str, tuple[str, str]] = {
+    "val/reward_accuracy": ("Reward accuracy", "higher"),
+    "val/logp_accuracy/sum": ("Log-probability accuracy, summed over tokens", "higher"),
+    "val/logp_accuracy/mean": ("Log-probability accuracy, mean over tokens", "higher"),
+    "val/reward_margin": ("Reward margin", "higher"),
+    "val/reward_margin/chosen_longer": ("Reward margin where the chosen side is longer", "higher"),
+    "val/reward_margin/rejected_longer": (
+        "Reward margin where the rejected side is longer",
+        "higher",
+    ),
+    "eval/demo/harmful_answer_rate": ("Harmful demo requests answered", "lower"),
+    "eval/benign_refusal_rate": ("Benign requests refused", "lower"),
+    "eval/exact_match": ("Exact match of final answers", "higher"),
+    "eval/perplexity_under_reference": ("Perplexity of own responses under the reference", ""),
+    "eval/distinct_1": ("Distinct unigrams", ""),
+    "eval/distinct_2": ("Distinct bigrams", ""),
+    "eval/response_length": ("Response length, tokens", ""),
+}
+_ATTRIBUTES = ("count", "low", "high")
+_PARTS = ("sum", "mean", "chosen_longer", "rejected_longer", "same_length")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its 95 % interval and how many cases it rests on, where these are known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+
+    def __str__(self) -> str:
+        text = number(self.value)
+        if self.low is not None and self.high is not None:
+            text += f" [{number(self.low)}, {number(self.high)}]"
+        return text
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One quantity, over all cases or over one category."""
+
+    key: str
+    category: str | None
+    before: Estimate | None
+    after: Estimate | None
+
+    @property
+    def label(self) -> str:
+        """What a person reads; an unknown key stands for itself."""
+        return KNOWN.get(self.key, (self.key, ""))[0]
+
+    @property
+    def better(self) -> str:
+        """`higher`, `lower`, or empty where neither is."""
+        return KNOWN.get(self.key, (self.key, ""))[1]
+
+    @property
+    def change(self) -> float | None:
+        """After less before, where both were measured."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after.value - self.before.value
+
+    @property
+    def count(self) -> str:
+        """The cases, once where both sides rest on as many."""
+        counts = [side.count for side in (self.before, self.after) if side]
+        known = [str(count) for count in counts if count is not None]
+        return " / ".join(dict.fromkeys(known))
+
+
+def measures(metrics: Mapping[str, float]) -> list[Measure]:
+    """Every `val/` and `eval/` number with its `base/` counterpart, known ones first.
+
+    `<key>/count`, `<key>/low` and `<key>/high` belong to `<key>`; `val/count` is the count of every
+    `val/` number without one of its own.
+    """
+    before = {key[5:]: value for key, value in metrics.items() if key.startswith("base/")}
+    after = {key: value for key, value in metrics.items() if key.startswith(("val/", "eval/"))}
+    keys = [key for key in dict.fromkeys([*after, *before]) if _is_measure(key, after, before)]
+    named = categories(metrics)
+    found = []
+    for key in keys:
+        general, category = _split_category(key, named, {*after, *before})
+        sides = (_estimate(side, key, category) for side in (before, after))
+        found.append(Measure(general, category, *sides))
+    order = {key: rank for rank, key in enumerate(KNOWN)}
+    return sorted(found, key=lambda measure: order.get(measure.key, len(order)))
+
+
+def categories(metrics: Mapping[str, float]) -> list[str]:
+    """The categories that cases were counted in."""
+    counted = (key.removeprefix("base/") for key in metrics)
+    return list(
+        dict.fromkeys(
+            key.removeprefix("val/count/") for key in counted if key.startswith("val/count/")
+        )
+    )
+
+
+def number(value: float) -> str:
+    """Three decimals up to a thousand, then whole numbers; the files hold all digits."""
+    if value == int(value) and abs(value) >= 10:
+        return f"{int(value)}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _is_measure(key: str, *sides: Mapping[str, float]) -> bool:
+    if key == "val/count" or key.startswith("val/count/"):
+        return False
+    parent, _, last = key.rpartition("/")
+    return not (last in _ATTRIBUTES and any(parent in side for side in sides))
+
+
+def _split_category(key: str, named: Iterable[str], keys: set[str]) -> tuple[str, str | None]:
+    for category in named:
+        if key.endswith(f"/{category}"):
+            return key.removesuffix(f"/{category}"), category
+    parent, _, last = key.rpartition("/")
+    if parent == "eval/exact_match" or (parent in keys and last not in _PARTS):
+        return parent, last
+    return key, None
+
+
+def _estimate(side: Mapping[str, float], key: str, category: str | None) -> Estimate | None:
+    if key not in side:
+        return None
+    count = side.get(f"{key}/count")
+    # A margin by longer side rests on some of the pairs only, so the count of all is not its own.
+    if count is None and key.startswith("val/") and not key.endswith("_longer"):
+        count = side.get(f"val/count/{category}" if category else "val/count")
+    return Estimate(
+        side[key],
+        side.get(f"{key}/low"),
+        side.get(f"{key}/high"),
+        None if count is None else int(count),
+    )
