@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from plot_exp.data.collate import Responses
-from plot_exp.ops.scores import Request, Scores
+from plot_exp.ops.scores import Request, Scores, Side
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,24 @@ class Totals:
     """
 
     examples: int
-    responses: int
     pairs: int
-    chosen: int
-    chosen_tokens: int
+    responses: dict[Side, int]
+    tokens: dict[Side, int]
 
     @staticmethod
     def of(parts: Sequence[Responses]) -> Totals:
         """The counts of several microbatches together."""
         return Totals(
             examples=sum(part.examples for part in parts),
-            responses=sum(len(part.rank) for part in parts),
             pairs=sum(len(part.pairs) for part in parts),
-            chosen=sum(int(part.chosen.sum()) for part in parts),
-            chosen_tokens=sum(int(part.length[part.chosen].sum()) for part in parts),
+            responses={
+                "chosen": sum(int(part.chosen.sum()) for part in parts),
+                "rejected": sum(int(part.rejected.sum()) for part in parts),
+            },
+            tokens={
+                "chosen": sum(int(part.length[part.chosen].sum()) for part in parts),
+                "rejected": sum(int(part.length[part.rejected].sum()) for part in parts),
+            },
         )
 
 

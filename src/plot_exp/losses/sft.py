@@ -25,8 +25,8 @@ class SFT(Term):
     ) -> TermResult:
         chosen = responses.chosen
         if self.reduction == "token":
-            return TermResult(-policy.sums()[chosen].sum() / max(totals.chosen_tokens, 1))
-        return TermResult(-policy.means()[chosen].sum() / max(totals.chosen, 1))
+            return TermResult(-policy.sums()[chosen].sum() / max(totals.tokens["chosen"], 1))
+        return TermResult(-policy.means()[chosen].sum() / max(totals.responses["chosen"], 1))
 
 
 TERM = SFT

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +65,7 @@ def base_directory(
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
         try:
-            os.rename(made, target)
+            made.rename(target)
         except OSError:
             # Another run finished the same base first; its folder is as good.
             if not (target / "config.json").is_file():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -77,6 +77,26 @@ class Scores:
         """The same numbers without a graph."""
         return self.replace_tensors([tensor.detach() for tensor in self.tensors()])
 
+    def as_tensors(self) -> dict[str, Any]:
+        """Plain tensors by plain names, for a checkpoint that is loaded with weights only."""
+        return {
+            "token_logps": self.token_logps,
+            "response_of_token": self.response_of_token,
+            "length": self.length,
+            "distributions": {"/".join(key): value for key, value in self.distributions.items()},
+        }
+
+    @staticmethod
+    def from_tensors(state: Mapping[str, Any]) -> Scores:
+        """What `as_tensors` gave."""
+        distributions = {
+            cast(tuple[Side, Pool], tuple(key.split("/"))): value
+            for key, value in state["distributions"].items()
+        }
+        return Scores(
+            state["token_logps"], state["response_of_token"], state["length"], distributions
+        )
+
     @staticmethod
     def concatenate(parts: Sequence[Scores]) -> Scores:
         """The scores of several microbatches as those of one batch."""
@@ -114,5 +134,3 @@ class Scores:
                 columns.append(list(gradient.split([len(p.tensors()[place]) for p in parts])))
         return [list(row) for row in zip(*columns, strict=True)]
 
-
-Scorer = Callable[..., Scores]

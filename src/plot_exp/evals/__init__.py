@@ -1,0 +1,1 @@
+"""One file a benchmark: a generator or scorer in, numbers and samples out."""

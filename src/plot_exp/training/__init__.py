@@ -1,0 +1,1 @@
+"""One optimizer step between model and losses: coupling, gradients by term, step metrics."""

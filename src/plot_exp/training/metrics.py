@@ -1,0 +1,116 @@
+"""What is logged of a step: terms, rewards, log-probabilities, lengths, speed and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from plot_exp.training.coupling import Part
+from plot_exp.data.collate import Batch
+from plot_exp.losses.base import TermResult
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+Metrics = dict[str, Tensor | float]
+
+
+def term_metrics(
+    prefix: str, terms: Mapping[str, TermResult], weights: Mapping[str, float]
+) -> Metrics:
+    """The weighted loss, every unweighted term, and what the terms report of themselves."""
+    metrics: Metrics = {}
+    total = sum(weights[name] * result.loss for name, result in terms.items())
+    metrics[f"{prefix}/loss"] = total
+    for name, result in terms.items():
+        metrics[f"{prefix}/loss/{name}"] = result.loss
+        for key, value in result.metrics.items():
+            metrics[f"{prefix}/{name}/{key}"] = value
+    return metrics
+
+
+@torch.no_grad()
+def response_metrics(prefix: str, part: Part, beta: float) -> Metrics:
+    """Log-probabilities and lengths by side; rewards β·(s − s_ref) where a reference was scored."""
+    responses = part.responses
+    sums = part.policy.sums()
+    sides = {"chosen": responses.chosen, "rejected": responses.rejected}
+    metrics: Metrics = {}
+    for side, mask in sides.items():
+        if bool(mask.any()):
+            metrics[f"{prefix}/logps_{side}"] = sums[mask].mean()
+            metrics[f"{prefix}/length_{side}"] = responses.length[mask].float().mean()
+    if part.reference is None:
+        return metrics
+    rewards = beta * (sums - part.reference.sums())
+    levels = torch.tensor(QUANTILES, dtype=rewards.dtype, device=rewards.device)
+    for side, mask in sides.items():
+        if not bool(mask.any()):
+            continue
+        metrics[f"{prefix}/reward_{side}"] = rewards[mask].mean()
+        quantiles = torch.quantile(rewards[mask], levels)
+        for level, value in zip(QUANTILES, quantiles, strict=True):
+            metrics[f"{prefix}/quantile/{side}/{round(100 * level)}"] = value
+    if len(responses.pairs):
+        chosen, rejected = responses.pairs.unbind(-1)
+        margin = rewards[chosen] - rewards[rejected]
+        metrics[f"{prefix}/reward_margin"] = margin.mean()
+        metrics[f"{prefix}/reward_accuracy"] = accuracy(margin).mean()
+    return metrics
+
+
+def accuracy(margin: Tensor) -> Tensor:
+    """1 where the margin is positive, ½ for a tie, else 0."""
+    return (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+
+
+class Throughput:
+    """Pairs and tokens a second of training since the last reading, and peak memory."""
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.pairs = self.tokens = 0
+        self.total_pairs, self.total_seconds = 0, 0.0
+
+    def add(self, microbatches: Sequence[Batch]) -> None:
+        """Counts a finished step; the clock starts with the first, which pays for warming up."""
+        if self.started is None:
+            self.started = time.perf_counter()
+            return
+        self.pairs += sum(len(batch.responses.pairs) for batch in microbatches)
+        self.tokens += sum(batch.tokens for batch in microbatches)
+
+    def leave_out(self, seconds: float) -> None:
+        """Takes time that was not training, such as a validation, off the clock."""
+        if self.started is not None:
+            self.started += seconds
+
+    def read(self, device: torch.device) -> Metrics:
+        """The rates since the last reading, and the process's peak memory in GB."""
+        metrics: Metrics = {"train/memory_gb": peak_memory(device)}
+        if self.started is None or not self.tokens:
+            return metrics
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        metrics["train/pairs_per_second"] = self.pairs / seconds
+        metrics["train/tokens_per_second"] = self.tokens / seconds
+        self.total_pairs += self.pairs
+        self.total_seconds += seconds
+        self.started, self.pairs, self.tokens = time.perf_counter(), 0, 0
+        return metrics
+
+    def overall(self) -> dict[str, float]:
+        """Pairs a second over every reading so far; empty before the first."""
+        if not self.total_seconds:
+            return {}
+        return {"train/pairs_per_second": self.total_pairs / self.total_seconds}
+
+
+def peak_memory(device: torch.device) -> float:
+    """GB: of the GPU's allocator on a GPU, resident memory of the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

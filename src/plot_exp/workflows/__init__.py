@@ -1,0 +1,1 @@
+"""Train, evaluate, report, export: each reads from top to bottom as a recipe."""

@@ -1,0 +1,116 @@
+"""The Lightning trainer of a run: devices, precision, checkpoints, progress."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from plot_exp.config.schema import TrainerConfig
+from plot_exp.errors import UserError
+from plot_exp.module import PreferenceModule
+
+CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+def build_trainer(
+    config: TrainerConfig, run_dir: Path, steps: int, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A trainer that runs `steps` optimizer steps as one epoch.
+
+    Raises:
+        UserError: the accelerator is not there.
+    """
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer=gpu: this machine has no GPU that torch can use; try trainer=cpu")
+    # Lightning's start-up lines and its advice on loggers and workers do not fit this loop.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    checkpoints = ModelCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="step-{step}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=config.checkpoint_every,
+        save_top_k=1,
+        save_on_train_epoch_end=False,
+    )
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,
+        max_steps=steps,
+        max_epochs=1,
+        logger=False,
+        callbacks=[checkpoints, *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=run_dir,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """The newest checkpoint that can be read; one that a kill left torn is passed over."""
+    folder = run_dir / "checkpoints"
+    found: list[tuple[int, Path]] = []
+    for path in folder.glob("*.ckpt"):
+        if match := CHECKPOINT_NAME.fullmatch(path.name):
+            found.append((int(match[1]), path))
+    for _, path in sorted(found, reverse=True):
+        try:
+            torch.load(path, map_location="meta", weights_only=True)
+        except Exception:
+            continue
+        return path
+    return None
+
+
+def checkpoint_step(path: Path) -> int:
+    """The optimizer step that a checkpoint was written after."""
+    match = CHECKPOINT_NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+class StepBar(pl.Callback):
+    """One bar over the run's optimizer steps, or a line now and then without a terminal."""
+
+    LINES = 10
+
+    def __init__(self, steps: int, first: int, interactive: bool) -> None:
+        self.steps, self.first, self.interactive = steps, first, interactive
+        self._bar: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the bar."""
+        from tqdm import tqdm
+
+        if self.interactive:
+            self._bar = tqdm(
+                total=self.steps, initial=self.first, desc="training", dynamic_ncols=True
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Moves it on by one step."""
+        assert isinstance(pl_module, PreferenceModule)
+        step = pl_module.completed_steps
+        shown = " ".join(f"{key} {value:.3f}" for key, value in pl_module.latest.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif step % max(1, self.steps // self.LINES) == 0 or step == self.steps:
+            print(f"training: step {step} of {self.steps} {shown}", flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes it."""
+        if self._bar is not None:
+            self._bar.close()

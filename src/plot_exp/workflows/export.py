@@ -1,0 +1,64 @@
+"""Writes a policy as a `save_pretrained` folder that transformers loads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from plot_exp.config.schema import Config, load
+from plot_exp.data.tokenise import ChatTokeniser
+from plot_exp.errors import UserError
+from plot_exp.files import unwritable
+from plot_exp.models.policy import Policy
+from plot_exp.progress import choose
+from plot_exp.workflows.engine import last_checkpoint
+from plot_exp.workflows.prepare import prepare
+
+
+def export_model(policy: Policy, tokeniser: ChatTokeniser, folder: Path) -> None:
+    """Weights as safetensors, tokenizer, chat template and generation config; whole or not at all.
+
+    Raises:
+        RunError: the disk cannot be written.
+    """
+    try:
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            policy.model.save_pretrained(made)
+            tokeniser.tokenizer.save_pretrained(made)
+            made.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def run(config: Config, run_dir: Path) -> dict[str, float]:
+    """`task=export`: the model of a run's newest checkpoint, finished or not, as run/model/.
+
+    Raises:
+        UserError: the run has no checkpoint that can be read.
+    """
+    assert config.run is not None
+    source = Path(config.run)
+    checkpoint = last_checkpoint(source)
+    if checkpoint is None:
+        raise UserError(f"run={source}: there is no checkpoint that can be read; train it first")
+    trained = load(source / "config.yaml")
+    start = prepare(trained, choose(config.trainer.progress)).start
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {
+        key.removeprefix("policy."): value
+        for key, value in state.items()
+        if key.startswith("policy.")
+    }
+    start.policy.load_state_dict(weights)
+    export_model(start.policy, start.tokeniser, source / "model")
+    print(f"{source / 'model'} holds the policy of {checkpoint.name}")
+    return {}

@@ -1,0 +1,176 @@
+"""Measures the policy of one run: before, at validations, and after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plot_exp.config.losses import PLOTConfig
+from plot_exp.config.schema import Config
+from plot_exp.data.collate import Batch
+from plot_exp.data.loader import evaluation_batches
+from plot_exp.evals import quick
+from plot_exp.evals.generation import Generator
+from plot_exp.evals.preferences import RememberedReference, preference_metrics, score_examples
+from plot_exp.evals.transport import distance, favoured_tokens, mean_distribution, moved_tokens
+from plot_exp.files import write_text
+from plot_exp.losses.base import Totals
+from plot_exp.losses.composite import Composite
+from plot_exp.losses.context import Context
+from plot_exp.losses.plot import PLOT
+from plot_exp.models.policy import Policy
+from plot_exp.ops.scores import Scores
+from plot_exp.progress import Bar, silent
+from plot_exp.tracking import Tracker
+from plot_exp.workflows.context import signed_difference
+from plot_exp.workflows.prepare import Prepared
+
+VALIDATION_PROMPTS = 7
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers, answers, and the mean token distribution [V] over held-out chosen responses."""
+
+    answers: quick.Result
+    metrics: dict[str, float]
+    distribution: Tensor | None
+
+
+class Measurer:
+    """Holds what every measurement of a run shares.
+
+    Attributes:
+        plot: PLOT with the run's settings, or the defaults where the loss has no such term, so
+            that every run's transport distance can be compared; None without pairs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        reference: Policy,
+        composite: Composite,
+        context: Context,
+        bar: Bar,
+    ) -> None:
+        self.config, self.prepared = config, prepared
+        self.reference = RememberedReference(reference)
+        self.composite, self.context, self.bar = composite, context, bar
+        pad_id = prepared.start.tokeniser.tokenizer.pad_token_id
+        size = config.trainer.validation_batch_size
+        self.batches = list(evaluation_batches(prepared.validation, size, pad_id))
+        self.prompts = quick.spread_over_categories(prepared.validation, config.eval.generations)
+        self.plot = self._plot()
+
+    def _plot(self) -> PLOT | None:
+        term = self.composite.terms["plot"] if "plot" in self.composite.terms else None
+        if isinstance(term, PLOT):
+            return term
+        counts = self.context.token_counts()
+        if not counts.chosen_responses or not counts.rejected_responses:
+            return None
+        return PLOT(PLOTConfig(), self.context)
+
+    def _generator(self, policy: Policy) -> Generator:
+        return Generator(
+            policy,
+            self.prepared.start.tokeniser,
+            max_new_tokens=self.config.eval.max_new_tokens,
+            batch_size=self.config.eval.batch_size,
+            max_prompt=self.config.dataset.max_length,
+        )
+
+    def measure(self, policy: Policy) -> Measurement:
+        """Everything that `eval` asks for."""
+        metrics: dict[str, float] = {}
+        distribution = None
+        if self.config.eval.preferences and self.batches:
+            metrics |= quick.evaluate_preferences(
+                policy, self.reference, self.batches, self.composite.beta, self.bar
+            )
+            if self.plot is not None:
+                distribution = mean_distribution(policy, self.batches, "chosen")
+                metrics["val/transport_distance"] = distance(self.plot, distribution)
+        answers = quick.Result(metrics, [], [], [])
+        if self.prompts:
+            answers = quick.evaluate_answers(
+                policy, self.reference.reference, self.prompts, self._generator(policy), self.bar
+            )
+            metrics |= answers.metrics
+        return Measurement(answers, metrics, distribution)
+
+    def validate(self, policy: Policy) -> dict[str, float]:
+        """What is logged during training: the loss terms, accuracies, margins, lengths."""
+        if not self.batches:
+            return {}
+        weights = self.composite.weights
+        examples = sum(batch.responses.examples for batch in self.batches)
+        losses = dict.fromkeys(weights, 0.0)
+
+        def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
+            responses = batch.responses.to(policy.device)
+            results = self.composite(found, reference, responses, Totals.of([responses]))
+            for name, result in results.items():
+                losses[name] += float(result.loss) * responses.examples / examples
+
+        request = self.composite.request
+        scored = score_examples(policy, self.reference, self.batches, request, add_terms)
+        found = preference_metrics(scored, self.composite.beta, intervals=False)
+        found |= {f"loss/{name}": value for name, value in losses.items()}
+        found["loss"] = sum(weights[name] * value for name, value in losses.items())
+        return {f"val/{key}": value for key, value in found.items()}
+
+    def sample(self, policy: Policy, step: int, run_dir: Path, tracker: Tracker) -> None:
+        """A few answers during training, to generations.jsonl and W&B."""
+        prompts = self.prompts[:VALIDATION_PROMPTS]
+        if not prompts:
+            return
+        answers = self._generator(policy)([item.example.prompt for item in prompts], bar=silent)
+        rows = [
+            {
+                "step": step,
+                "category": item.example.category,
+                "prompt": item.example.prompt[-1].content,
+                "answer": row[0].text,
+            }
+            for item, row in zip(prompts, answers, strict=True)
+        ]
+        kept = _rows_before(run_dir / "generations.jsonl", step)
+        lines = [json.dumps(row, ensure_ascii=False) for row in [*kept, *rows]]
+        write_text(run_dir / "generations.jsonl", "\n".join(lines) + "\n")
+        columns = ["step", "category", "prompt", "answer"]
+        tracker.table("generations", columns, [[row[key] for key in columns] for row in rows], step)
+
+    def preference_distribution(self, before: Measurement, after: Measurement) -> dict[str, Any]:
+        """What preference_distribution.json holds; empty without pairs or held-out examples."""
+        if self.plot is None or before.distribution is None or after.distribution is None:
+            return {}
+        tokenizer = self.prepared.start.tokeniser.tokenizer
+        names = [tokenizer.decode([token]) for token in range(self.context.vocab_size)]
+        counts = self.context.token_counts()
+        shares = [
+            self.plot.restrict(found.to(self.plot.target.device, torch.float32)).cpu()
+            for found in (before.distribution, after.distribution)
+        ]
+        return {
+            **favoured_tokens(
+                signed_difference(self.context), counts.chosen, counts.rejected, names
+            ),
+            "distance_before": distance(self.plot, before.distribution),
+            "distance_after": distance(self.plot, after.distribution),
+            "moved": moved_tokens(self.plot.target.cpu(), *shares, names),
+            "in_loss": "plot" in self.composite.terms,
+        }
+
+
+def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [row for row in rows if row["step"] < step]

@@ -1,0 +1,163 @@
+"""From the dataset's section to tokenised examples, with the count of what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plot_exp.config.dataset import DatasetConfig, SampledRejections
+from plot_exp.config.schema import Config
+from plot_exp.data import sources
+from plot_exp.data.examples import Message, PreferenceExample, Split
+from plot_exp.data.overlap import overlap
+from plot_exp.data.tally import Tally
+from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
+from plot_exp.errors import UserError
+from plot_exp.evals.generation import Generator, Sampling
+from plot_exp.models.identity import model_identity
+from plot_exp.models.load import load_model, load_tokenizer
+from plot_exp.models.policy import Policy
+from plot_exp.progress import Bar
+from plot_exp.workflows.models import Start, open_start
+
+
+@dataclass
+class Prepared:
+    """What training and evaluation start from.
+
+    Attributes:
+        train, validation: tokenised examples.
+        tallies: what was kept, dropped and changed, by dataset.
+        facts: what data.json holds.
+    """
+
+    start: Start
+    train: list[TokenisedExample]
+    validation: list[TokenisedExample]
+    tallies: list[Tally]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(config: Config, bar: Bar) -> Prepared:
+    """Reads the data, opens the policy's start and tokenises.
+
+    Raises:
+        UserError: the data or the model cannot be used, or a term lacks what it needs.
+    """
+    split, tallies, start = _read(config, bar)
+    if not split.train:
+        raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
+    _require_pairs(config, split)
+    shared = overlap(split)
+    train = _tokenise(config, split.train, start.tokeniser, tallies, "train")
+    validation = _tokenise(config, split.validation, start.tokeniser, tallies, "validation")
+    facts = {
+        "tallies": [tally.as_dict() for tally in tallies],
+        "overlap": {
+            "prompts": shared,
+            "removed": config.dataset.remove_overlap,
+            "training": len(split.train),
+        },
+        "train": len(train),
+        "validation": len(validation),
+    }
+    return Prepared(start, train, validation, tallies, facts)
+
+
+def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
+    """Reads the sources; where rejected responses are sampled, the policy's start comes first."""
+    cache_dir = Path(config.cache_dir).expanduser()
+    dataset = config.dataset
+    if not sources.needs_model(dataset):
+        tallies: list[Tally] = []
+        split = sources.read(dataset, tallies, cache_dir=cache_dir)
+        return split, tallies, open_start(config, split.train, bar)
+    gold = sources.read(_without_sampling(dataset), [], cache_dir=cache_dir)
+    start = open_start(config, gold.train, bar)
+    drawn_from = dataset.sampled.model or start.origin
+    tallies = []
+    split = sources.read(
+        dataset,
+        tallies,
+        cache_dir=cache_dir,
+        draw=Drawer(config, start, bar),
+        model_identity=model_identity(drawn_from, config.model.revision),
+    )
+    return split, tallies, start
+
+
+def _without_sampling(dataset: DatasetConfig) -> DatasetConfig:
+    """The same data with gold responses alone where rejected ones would be sampled."""
+    update: dict[str, Any] = {}
+    if dataset.rejected == "sampled":
+        update["rejected"] = "none"
+    if dataset.sources:
+        update["sources"] = {
+            name: _without_sampling(source) for name, source in dataset.sources.items()
+        }
+    return dataset.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws responses for `rejected=sampled`, from the policy's start or a named model."""
+
+    config: Config
+    start: Start
+    bar: Bar
+
+    def __call__(
+        self, prompts: Sequence[tuple[Message, ...]], settings: SampledRejections
+    ) -> list[list[str]]:
+        start = self.start
+        if settings.model is not None:
+            named = self.config.model.model_copy(update={"name": settings.model})
+            tokeniser = ChatTokeniser(load_tokenizer(named))
+            start = Start(Policy(load_model(named)), tokeniser, settings.model)
+        generator = Generator(
+            start.policy,
+            start.tokeniser,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=self.config.eval.batch_size,
+            max_prompt=self.config.dataset.max_length,
+            sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
+        )
+        answers = generator(
+            prompts, samples=settings.samples, bar=self.bar, label="drawing responses"
+        )
+        return [[answer.text for answer in row] for row in answers]
+
+
+def _require_pairs(config: Config, split: Split) -> None:
+    """Some data turn out to hold no pair only when they are read."""
+    lacking = [name for name, section in config.loss.items() if getattr(section, "needs_pairs", False)]
+    if not lacking or any(_has_pair(example) for example in split.train):
+        return
+    raise UserError(
+        f"loss={'+'.join(config.loss)}: {lacking[0]} compares chosen with rejected responses, but "
+        f"dataset={config.dataset.name} holds no example with both; use loss=sft, or data with "
+        "rejected responses (dataset.rejected=corrupt for gsm8k and math)"
+    )
+
+
+def _has_pair(example: PreferenceExample) -> bool:
+    return example.kind == "ranked"
+
+
+def _tokenise(
+    config: Config,
+    examples: Sequence[PreferenceExample],
+    tokeniser: ChatTokeniser,
+    tallies: Sequence[Tally],
+    split: str,
+) -> list[TokenisedExample]:
+    """Tokenises each dataset's examples under its own tally, in the order given."""
+    by_name = {tally.dataset: tally for tally in tallies}
+    total = Tally(config.dataset.name)
+    done: list[TokenisedExample] = []
+    for name in dict.fromkeys(example.dataset for example in examples):
+        own = [example for example in examples if example.dataset == name]
+        done += tokenise(own, tokeniser, config.dataset.max_length, by_name.get(name, total), split)
+    return done

@@ -1,0 +1,190 @@
+"""Train a policy, measure it before and after, and leave a run directory that explains itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from plot_exp import environment
+from plot_exp.config.schema import Config
+from plot_exp.data.loader import StepLoader
+from plot_exp.evals.quick import sample_rows
+from plot_exp.files import write_json, write_text
+from plot_exp.losses.composite import Composite, build
+from plot_exp.models.policy import Policy
+from plot_exp.module import PreferenceModule
+from plot_exp.progress import choose
+from plot_exp.report import run as report
+from plot_exp.report.terminal import closing_table
+from plot_exp.tracking import Tracker
+from plot_exp.training.metrics import peak_memory
+from plot_exp.workflows.context import build_context
+from plot_exp.workflows.engine import StepBar, build_trainer, checkpoint_step, last_checkpoint
+from plot_exp.workflows.export import export_model
+from plot_exp.workflows.measure import Measurement, Measurer
+from plot_exp.workflows.models import open_reference
+from plot_exp.workflows.prepare import Prepared, prepare
+
+
+def run(config: Config, run_dir: Path) -> dict[str, float]:
+    """One training run, from data to report; with `resume` it goes on where the run stopped.
+
+    Returns:
+        What metrics.json holds.
+    """
+    if (run_dir / "metrics.json").is_file():
+        return _finished(run_dir)
+    bar = choose(config.trainer.progress)
+    torch.manual_seed(config.seed)
+    prepared = prepare(config, bar)
+    policy = prepared.start.policy
+    reference = open_reference(config, prepared.start)
+    context = build_context(config, reference, prepared.start.tokeniser, prepared.train)
+    composite = build(config.loss, context)
+    checkpoint = last_checkpoint(run_dir) if config.resume else None
+    _describe_run(config, run_dir, prepared)
+    first_step = checkpoint_step(checkpoint) if checkpoint else 0
+    tracker = Tracker(run_dir, config, resume_step=first_step if config.resume else None)
+    exit_code = 1
+    try:
+        measurer = Measurer(config, prepared, reference, composite, context, bar)
+        before = measurer.measure(policy)
+        trained = _fit(config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint)
+        after = measurer.measure(policy)
+        metrics = trained | after.metrics | _prefixed("base/", before.metrics)
+        _write_answers(run_dir, before, after)
+        distribution = measurer.preference_distribution(before, after)
+        if distribution:
+            write_json(run_dir / "preference_distribution.json", distribution)
+        export_model(policy, prepared.start.tokeniser, run_dir / "model")
+        write_json(run_dir / "metrics.json", metrics)
+        report.write(run_dir)
+        _publish(tracker, run_dir, metrics)
+        exit_code = 0
+    finally:
+        tracker.close(exit_code)
+    closing_table(run_dir)
+    return metrics
+
+
+def _finished(run_dir: Path) -> dict[str, float]:
+    """A run that is resumed after its end: the report is made again, nothing else."""
+    print(f"{run_dir} is finished; its report is written again.")
+    report.write(run_dir)
+    closing_table(run_dir)
+    metrics: dict[str, float] = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
+    """Says what goes in, on the terminal and on disk."""
+    for tally in prepared.tallies:
+        print("\n".join(tally.lines()), flush=True)
+    shared = prepared.facts["overlap"]["prompts"]
+    if shared:
+        print(
+            f"{shared} training prompts also stand in validation; "
+            "dataset.remove_overlap=true leaves them out",
+            flush=True,
+        )
+    plain = config.model_copy(update={"resume": None}).plain()
+    write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    environment.write(
+        run_dir,
+        {
+            "run": config.seed,
+            "split": config.dataset.split_seed,
+            "base": config.model.tiny.base_seed,
+        },
+    )
+    write_json(run_dir / "data.json", prepared.facts)
+
+
+def _fit(
+    config: Config,
+    run_dir: Path,
+    prepared: Prepared,
+    reference: Policy,
+    composite: Composite,
+    measurer: Measurer,
+    tracker: Tracker,
+    checkpoint: Path | None,
+) -> dict[str, float]:
+    """Trains the policy in place and returns how long that took and what it needed."""
+    policy = prepared.start.policy
+    settings = config.trainer
+    loader = StepLoader(
+        prepared.train,
+        batch_size=settings.batch_size,
+        microbatch_size=settings.microbatch_size,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        seed=config.seed,
+        pad_id=prepared.start.tokeniser.tokenizer.pad_token_id,
+        first_step=lambda: module.completed_steps,
+    )
+
+    def validate(step: int) -> Mapping[str, float]:
+        measurer.sample(policy, step, run_dir, tracker)
+        return measurer.validate(policy)
+
+    module = PreferenceModule(
+        policy,
+        reference if composite.needs_reference else None,
+        composite,
+        trainer_config=settings,
+        optimizer_config=config.optimizer,
+        steps=len(loader),
+        seed=config.seed,
+        log=tracker.log,
+        validate=validate,
+    )
+    first = checkpoint_step(checkpoint) if checkpoint else 0
+    bar = StepBar(len(loader), first, settings.progress and sys.stderr.isatty())
+    trainer = build_trainer(settings, run_dir, len(loader), [bar])
+    policy.train()
+    started = time.perf_counter()
+    trainer.fit(
+        module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
+    )
+    policy.eval()
+    return {
+        "train/steps": float(module.completed_steps),
+        "train/seconds": time.perf_counter() - started,
+        "train/peak_memory_gb": peak_memory(policy.device),
+        **module.throughput.overall(),
+    }
+
+
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {prefix + key: value for key, value in metrics.items()}
+
+
+def _write_answers(run_dir: Path, before: Measurement, after: Measurement) -> None:
+    if not after.answers.sources:
+        return
+    rows = sample_rows(before.answers, after.answers)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    write_text(run_dir / "samples.jsonl", "\n".join(lines) + "\n")
+
+
+def _publish(tracker: Tracker, run_dir: Path, metrics: Mapping[str, Any]) -> None:
+    """Sends to W&B what stands on disk."""
+    tracker.summary(metrics)
+    for picture in sorted((run_dir / "plots").glob("*.png")):
+        tracker.image(f"plots/{picture.stem}", picture)
+    for name, kind in (
+        ("data.json", "dataset"),
+        ("samples.jsonl", "samples"),
+        ("preference_distribution.json", "distribution"),
+        ("model", "model"),
+    ):
+        if (run_dir / name).exists():
+            tracker.artifact(f"{run_dir.name}-{Path(name).stem}", kind, run_dir / name)
