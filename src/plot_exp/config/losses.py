@@ -60,6 +60,8 @@ class PLOTConfig(Term):
     side: Literal["chosen", "rejected", "both"] = "chosen"
     transform: Literal["relu", "shift", "softmax", "absolute"] = "relu"
     temperature: float = Field(1.0, gt=0)
+    smoothing: float = Field(0.0, ge=0)
+    significance: float = Field(0.0, ge=0)
     anchor: Literal["none", "reference"] = "none"
     anchor_gamma: float = Field(1.0, gt=0)
     embedding: Literal["input", "output"] = "input"

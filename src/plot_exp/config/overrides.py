@@ -105,8 +105,7 @@ def _check_key(text: str, override: Override, key: str, options: dict[str, list[
     if "/" in key:
         raise UserError(f"{text}: no such group; {known(key, options)}")
     if not is_known(key, Config):
-        everything = [*options, *dotted(Config)]
-        if "." not in key and (guess := nearest(key, options) or nearest(key, everything)):
+        if "." not in key and (guess := nearest(key, options)):
             raise UserError(f"unknown key {key!r} in {text!r}; did you mean {guess!r}?")
         raise UserError(f"{unknown_key(key, Config)} (in {text!r})")
     if override.is_delete() and not key.startswith("dataset.sources."):

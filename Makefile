@@ -1,0 +1,59 @@
+# Two commands need nothing but Python 3.11 and pip: `make demo` and `make test`.
+# The environment is made once, in .venv, and again only when a dependency changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick lint format types clean
+
+help: ## this list
+	@echo "plot_exp: preference learning by optimal transport"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  make demo ARGS="experiment=quick"   passes settings on to python -m plot_exp'
+	@echo '  make demo PYTHON=python3.12         makes the environment with another Python'
+
+demo: $(VENV)/.installed ## train the default experiment and show what changed
+	$(BIN)/python -m plot_exp $(ARGS)
+
+test: $(VENV)/.installed ## every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: $(VENV)/.installed ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.installed-dev ## style and format, changing nothing
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+format: $(VENV)/.installed-dev ## put style and format right
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+types: $(VENV)/.installed-dev ## check the types
+	$(BIN)/mypy
+
+clean: ## remove the environment and the tools' caches; runs in outputs/ stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "plot_exp needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.12"; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "$(PYTHON) -m venv failed; it needs the venv module and pip (a system package such as python3-venv)"; \
+		exit 1; }
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[test]" -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	@touch $@

@@ -1,0 +1,93 @@
+"""A mistake gets one message: the key, the value, the closest known name and the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from plot_exp.config import combinations
+from plot_exp.config.composition import compose
+from plot_exp.config.keys import dotted, is_known
+from plot_exp.config.schema import Config
+from plot_exp.errors import UserError
+
+MISTAKES = [
+    ("los=dpo", ["'los'", "did you mean 'loss'"]),
+    ("loss=dop", ["'dop'", "did you mean 'dpo'", "plot, sft"]),
+    ("loss=dpo+plto", ["loss=dpo+plto", "'plto'", "did you mean 'plot'"]),
+    ("loss=dpo+dpo", ["'dpo' stands twice"]),
+    ("loss=dpo+", ["a term is missing"]),
+    ("loss=", ["has no value", "dpo or plot or sft"]),
+    ("loss.plot.alpha=abc", ["loss.plot.alpha=abc", "must be a number"]),
+    ("loss.plot.alpha=-1", ["loss.plot.alpha=-1", "must be 0.0 or more"]),
+    ("loss.plot.alpha=nan", ["loss.plot.alpha=nan", "finite number"]),
+    ("loss.plto.alpha=1", ["'plto'", "did you mean 'plot'"]),
+    ("loss.plot.alhpa=1", ["did you mean 'loss.plot.alpha'"]),
+    ("loss=dpo loss.plot.alpha=1", ["'plot' is not in the chosen loss", "loss=dpo+plot"]),
+    ("+loss.sft.weight=1", ["'sft' is not in loss=dpo+plot", "loss=dpo+plot+sft"]),
+    ("loss.plot.side=chsen", ["loss.plot.side=chsen", "did you mean 'chosen'"]),
+    ("trainer.max_step=3", ["did you mean 'trainer.max_steps'"]),
+    ("batch_size=3", ["did you mean 'trainer.batch_size'"]),
+    ("trainer.max_steps=0", ["trainer.max_steps=0", "must be 1 or more"]),
+    ("trainer.max_steps=true", ["trainer.max_steps=true"]),
+    ("trainer=5", ["trainer=5", "cpu, gpu"]),
+    ("model=hf", ["model.name=null", "model.name=ID_OR_DIR"]),
+    ("model=null", ["model=null", "no such option"]),
+    ("~model", ["~model", "cannot be removed"]),
+    ("seed=-1", ["seed=-1", "must be 0 or more"]),
+    ("seed=abc", ["seed=abc", "must be a whole number"]),
+    ("seed=0,1", ["seed=0,1", "-m"]),
+    ("dataset=hhrlhf", ["dataset=hhrlhf", "did you mean 'hh_rlhf'"]),
+    ("optimizer.lr=0", ["optimizer.lr=0", "must be greater than 0.0"]),
+    ("optimizer=5", ["optimizer=5", "this is a section"]),
+    ("a=b=c[", ["a=b=c[", "cannot read"]),
+    ("+foo=1", ["'foo'", "+foo=1"]),
+    ("experiment=quik", ["did you mean 'quick'"]),
+    ("quick", ["'quick' is not KEY=VALUE", "experiment=quick"]),
+    ("hydra.run.dri=x", ["hydra.run.dri"]),
+    ("model@x=tiny", ["leave '@x' out"]),
+    ("foo/bar=1", ["foo/bar=1", "no such group"]),
+    # combinations
+    ("trainer.microbatch_size=32", ["microbatch_size=32", "trainer.batch_size=16"]),
+    ("trainer.microbatch_size=5", ["microbatch_size=5", "does not divide"]),
+    ("dataset.path=/nope", ["dataset.path=/nope", "no such file"]),
+    ("dataset=gsm8k dataset.rejected=none", ["rejected=none", "'dpo'", "rejected=corrupt"]),
+    ("dataset=math dataset.rejected=given loss=sft+plot", ["'plot'", "math has none"]),
+    ("dataset=mix dataset.sources.gsm8k.rejected=none", ["dataset.sources.gsm8k.rejected=none"]),
+    ("dataset=hh_rlhf dataset.rejected=corrupt", ["rejected=corrupt", "rejected=given"]),
+    ("dataset=jsonl", ["dataset.path=FILE"]),
+    ("task=evaluate", ["run=RUN_DIR"]),
+    ("task=export", ["run=RUN_DIR"]),
+    ("task=report", ["runs=DIR"]),
+    ("task=report runs=/nope", ["runs=/nope", "no such directory"]),
+    ("task=evaluate run=/nope", ["run=/nope", "no such directory"]),
+    ("name=../x", ["name=../x", "folder name"]),
+    ("model.tiny.heads=3", ["model.tiny.heads=3", "multiple"]),
+]
+
+
+def _judged(line: str) -> str:
+    with pytest.raises(UserError) as raised:
+        combinations.check(compose(line.split(" ")))
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(("line", "parts"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_named_with_its_way_out(line: str, parts: list[str]) -> None:
+    message = _judged(line)
+    assert [part for part in parts if part not in message] == [], message
+    assert "\n" not in message
+
+
+def test_several_wrong_values_are_told_at_once() -> None:
+    assert len(_judged("seed=-1 trainer.max_steps=0").splitlines()) == 2
+
+
+def test_sft_needs_no_pairs() -> None:
+    config = compose(["dataset=gsm8k", "dataset.rejected=none", "loss=sft"])
+    assert list(combinations._terms_find_what_they_need(config)) == []
+
+
+def test_every_key_of_the_schema_is_known_and_mistyping_it_finds_it_again() -> None:
+    for key in dotted(Config):
+        assert is_known(key, Config)
+        assert not is_known(key + "x", Config)
