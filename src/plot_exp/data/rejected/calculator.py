@@ -1,4 +1,4 @@
-"""GSM8K's calculator notes: `<<48/2=24>>` behind an expression, before its result is repeated."""
+"""Plain arithmetic in solutions: GSM8K's calculator notes `<<48/2=24>>`, and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-NOTE = re.compile(r"<<([^<>\n]*)>>")
+_NOTE = re.compile(r"<<[^<>\n]*>>")
 
 _MAX_LENGTH = 200
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -17,27 +17,48 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+_PLAIN_FORMS = (
+    (re.compile(r"\\(?:left|right|[,!;])|[$&\\]\\?|(?<=[0-9]),(?=[0-9]{3})"), ""),
+    (re.compile("[–−]"), "-"),
+    (re.compile("÷"), "/"),
+    (re.compile("[×x]"), "*"),
+    (re.compile(r"([0-9.)])\s*%"), r"\1*(1/100)"),
+    (re.compile(r"(?<=[0-9)])\s*\((?!1/100)"), "*("),
+    (re.compile(r"\)\s*(?=[0-9])"), ")*"),
+    (re.compile(r"(?<![0-9.])0+(?=[0-9])"), ""),
+)
 
 
 def without_notes(text: str) -> str:
-    """The text as a person reads it."""
-    return NOTE.sub("", text)
+    """The text as a person reads it, without calculator notes."""
+    return _NOTE.sub("", text)
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """The exact value of an expression of numbers, `+ - * / ( )` and `%` for hundredths.
+    r"""The exact value of `+ - * / ( )` on numbers, `%` for hundredths, `\frac`, `\times`, `\cdot`.
 
     Returns:
         None for anything else, and for a division by zero.
     """
     if len(expression) > _MAX_LENGTH:
         return None
-    text = re.sub(r"([0-9.)])\s*%", r"\1*(1/100)", expression)
-    text = re.sub(r"(?<![0-9.])0+(?=[0-9])", "", text).strip()
+    text = expression
+    while (simpler := _FRACTION.sub(_as_quotient, text)) != text:
+        text = simpler
+    text = re.sub(r"\\(?:times|cdot)(?![a-z])", "*", re.sub(r"\\div(?![a-z])", "/", text))
+    text = text.replace("{", "(").replace("}", ")")
+    for pattern, plain in _PLAIN_FORMS:
+        text = pattern.sub(plain, text)
+    text = " ".join(text.split())
     try:
         return _value(ast.parse(text, mode="eval").body, text)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
+
+
+def _as_quotient(match: re.Match[str]) -> str:
+    return f"(({match[1] or match[2]})/({match[3] or match[4]}))"
 
 
 def _value(node: ast.expr, text: str) -> Fraction:

@@ -1,14 +1,23 @@
-"""A slip in one calculator note, and every later note worked out again with the wrong number."""
+"""A slip in one step of a solution, and every later step worked out again with the wrong number."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from plot_exp.data.rejected.calculator import NOTE, evaluate
-from plot_exp.data.rejected.numerals import NUMERAL, places, replace_numerals, slips, value, write
+from plot_exp.data.rejected.calculator import evaluate
+from plot_exp.data.rejected.numerals import (
+    NUMERAL,
+    Place,
+    decimals,
+    edited,
+    find,
+    slips,
+    value,
+    write,
+)
+from plot_exp.data.rejected.steps import steps
 
 
 class _UnwritableError(Exception):
@@ -23,76 +32,68 @@ def slipped(problem: str, solution: str, generator: random.Random) -> Iterator[s
 
     Args:
         problem: the question.
-        solution: a solution with calculator notes; the versions have notes as well.
+        solution: a solution, with its calculator notes where it has them.
         generator: decides the order of steps and of wrong values.
     """
+    places = [place for place in find(solution) if not place.is_index]
+    known = steps(solution, places)
     given = {value(match[0]) for match in NUMERAL.finditer(problem)}
-    steps = []
-    for index, note in enumerate(NOTE.finditer(solution)):
-        result = note[1].rpartition("=")[2].strip()
-        if NUMERAL.fullmatch(result) and "=" in note[1]:
-            steps.append((value(result) in given, generator.random(), index, result))
-    for _, _, index, result in sorted(steps):
-        for wrong in slips(value(result), result, generator):
+    candidates = [place for place in places if place.start in known]
+    order = {place.start: (place.value in given, generator.random()) for place in candidates}
+    for slip in sorted(candidates, key=lambda place: order[place.start]):
+        for wrong in slips(slip.numeral, generator):
             try:
-                yield _carry(solution, index, wrong)
+                yield _carry(solution, places, known, slip, wrong)
             except _UnwritableError:
                 continue
 
 
-def _carry(solution: str, step: int, wrong: Fraction) -> str:
+def _carry(
+    solution: str,
+    places: list[Place],
+    known: dict[int, tuple[int, int]],
+    slip: Place,
+    wrong: Fraction,
+) -> str:
+    """The solution with the slip, later steps recomputed and later mentions changed alike."""
     changed: dict[Fraction, Fraction] = {}
-    pieces = []
-    position = 0
-    for index, note in enumerate(NOTE.finditer(solution)):
-        pieces.append(_rewrite(solution[position : note.start()], changed))
-        left, _, result = note[1].rpartition("=")
-        if index == step:
-            result = _settle(result, wrong, changed)
-        elif index > step:
-            left, result = _work_out(left, result, changed)
-        pieces.append(f"<<{left}={result}>>" if "=" in note[1] else note[0])
-        position = note.end()
-    pieces.append(_rewrite(solution[position:], changed))
-    return "".join(pieces)
+    edits: list[tuple[int, int, str]] = []
+    for place in places:
+        if place.start < slip.start:
+            continue
+        if place is slip:
+            number = wrong
+        elif place.start in known:
+            number = _work_out(solution, known[place.start], place, edits, changed)
+        else:
+            number = changed.get(place.value, place.value)
+        # A value that is worked out afresh, right or wrong, is what later mentions mean.
+        if place is slip or place.start in known:
+            changed[place.value] = number
+        if number != place.value:
+            written = write(number, place)
+            if written is None:
+                raise _UnwritableError
+            edits.append((place.start, place.end, written))
+    return edited(solution, edits)
 
 
-def _work_out(left: str, result: str, changed: dict[Fraction, Fraction]) -> tuple[str, str]:
-    """A later note with the changed numbers put in; learns its new result."""
-    new_left = _rewrite(left, changed)
-    if not NUMERAL.fullmatch(result.strip()):
-        return new_left, result
-    before, after = evaluate(left), evaluate(new_left)
-    if new_left == left or before is None or after is None:
-        # A number that is worked out afresh from unchanged ones keeps its value from here on.
-        changed.pop(value(result.strip()), None)
-        return new_left, result
-    if before != value(result.strip()):
-        # The solution rounded here, so the changed one rounds alike.
-        unit = 10 ** places(result.strip())
-        after = Fraction(round(after * unit), unit)
-    return new_left, _settle(result, after, changed)
-
-
-def _settle(result: str, number: Fraction, changed: dict[Fraction, Fraction]) -> str:
-    old = value(result.strip())
-    if number == old:
-        changed.pop(old, None)
-        return result
-    changed[old] = number
-    return _written(number, result.strip())
-
-
-def _rewrite(text: str, changed: dict[Fraction, Fraction]) -> str:
-    def new(match: re.Match[str]) -> str:
-        number = changed.get(value(match[0]))
-        return match[0] if number is None else _written(number, match[0])
-
-    return replace_numerals(text, new)
-
-
-def _written(number: Fraction, like: str) -> str:
-    text = write(number, like) if number > 0 else None
-    if text is None:
-        raise _UnwritableError
-    return text
+def _work_out(
+    solution: str,
+    span: tuple[int, int],
+    result: Place,
+    edits: list[tuple[int, int, str]],
+    changed: dict[Fraction, Fraction],
+) -> Fraction:
+    left = solution[slice(*span)]
+    inside = [edit for edit in edits if span[0] <= edit[0] and edit[1] <= span[1]]
+    if not inside:
+        return result.value
+    before, after = evaluate(left), evaluate(edited(left, inside, span[0]))
+    if before is None or after is None:
+        return changed.get(result.value, result.value)
+    if before == result.value:
+        return after
+    # The solution rounded here, so the changed one rounds alike.
+    unit = 10 ** decimals(result.numeral)
+    return Fraction(round(after * unit), unit)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from plot_exp.data.examples import Origin, PreferenceExample
 from plot_exp.data.rejected import chain, textual
-from plot_exp.data.rejected.calculator import NOTE, without_notes
+from plot_exp.data.rejected.calculator import without_notes
 from plot_exp.data.rejected.numerals import NUMERAL
 from plot_exp.data.tally import Tally
 from plot_exp.judges.answers import grade, last_boxed
@@ -64,23 +64,36 @@ def _pair(
         return None, NO_NUMBER
     problem = example.prompt[-1].content
     generator = random.Random(f"{seed}\x1f{problem}\x1f{solution}")
+    spared = []
     for candidate in itertools.islice(
         _candidates(problem, solution, final, generator), MAX_CANDIDATES
     ):
-        text = candidate.text if worked is None else without_notes(candidate.text)
-        if text != gold and not grade(example.dataset, text, answer):
-            if not candidate.reasoning_changed:
-                tally.change(ANSWER_ONLY, example.origin)
-            return replace(example, responses=(gold, text)), ""
+        if candidate[: final[0]] == solution[: final[0]]:
+            spared.append(candidate)
+        elif (pair := _confirmed(example, candidate, worked, answer)) is not None:
+            return pair, ""
+    for candidate in spared:
+        if (pair := _confirmed(example, candidate, worked, answer)) is not None:
+            tally.change(ANSWER_ONLY, example.origin)
+            return pair, ""
     return None, NOT_WRONG
+
+
+def _confirmed(
+    example: PreferenceExample, candidate: str, worked: str | None, answer: str
+) -> PreferenceExample | None:
+    """The pair, if the grader finds the candidate wrong."""
+    gold = example.responses[0]
+    text = candidate if worked is None else without_notes(candidate)
+    if text == gold or grade(example.dataset, text, answer):
+        return None
+    return replace(example, responses=(gold, text))
 
 
 def _candidates(
     problem: str, solution: str, final: tuple[int, int], generator: random.Random
-) -> Iterator[textual.Rewritten]:
-    if NOTE.search(solution):
-        for text in chain.slipped(problem, solution, generator):
-            yield textual.Rewritten(text, True)
+) -> Iterator[str]:
+    yield from chain.slipped(problem, solution, generator)
     yield from textual.rewritten(problem, solution, final, generator)
 
 

@@ -4,12 +4,66 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 NUMERAL = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 
 MAX_PLACES = 2
+
+_DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+# `\frac12` is one half, `x^23` a square and a 3.
+_SINGLE_DIGITS = re.compile(r"\\[dt]?frac\s*([0-9])\s*([0-9])|\\[dt]?frac\s*([0-9])|[\^_]([0-9])")
+_INDEX = re.compile(r"[\^_]\{?\Z")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A numeral in a text.
+
+    Attributes:
+        start: where it begins.
+        end: where it ends.
+        numeral: as it is written.
+        is_index: it is an exponent or a subscript.
+        single_digit: LaTeX takes one digit here, so that more need braces.
+    """
+
+    start: int
+    end: int
+    numeral: str
+    is_index: bool
+    single_digit: bool
+
+    @property
+    def value(self) -> Fraction:
+        """The number it stands for."""
+        return value(self.numeral)
+
+
+def find(text: str) -> list[Place]:
+    """All numerals outside `[asy]` drawings, digits apart that LaTeX takes singly."""
+    drawings = [match.span() for match in _DRAWING.finditer(text)]
+    single = {
+        match.start(group)
+        for match in _SINGLE_DIGITS.finditer(text)
+        for group in range(1, 5)
+        if match[group] is not None
+    }
+    places = []
+    position = 0
+    while match := NUMERAL.search(text, position):
+        start = match.start()
+        # Within a run of digits a single one ends the numeral before or behind it.
+        cut = next((index for index in range(start + 1, match.end()) if index in single), None)
+        end = start + 1 if start in single else cut or match.end()
+        position = end
+        if any(first <= start < last for first, last in drawings):
+            continue
+        is_index = _INDEX.search(text, max(0, start - 2), start) is not None
+        places.append(Place(start, end, text[start:end], is_index, start in single))
+    return places
 
 
 def value(numeral: str) -> Fraction:
@@ -17,41 +71,38 @@ def value(numeral: str) -> Fraction:
     return Fraction(numeral.replace(",", ""))
 
 
-def places(numeral: str) -> int:
+def decimals(numeral: str) -> int:
     """Digits behind the point."""
     return len(numeral.partition(".")[2])
 
 
-def write(number: Fraction, like: str) -> str | None:
-    """Writes a number in the style of another numeral: commas, leading zero, places.
+def write(number: Fraction, like: Place) -> str | None:
+    """Writes a number in the style of a numeral: commas, zero before the point, decimals, braces.
 
     Returns:
-        None where the number is negative or needs more places than the model numeral has and than
-        `MAX_PLACES`.
+        None where the number is not positive, or needs more decimals than the numeral has and
+        than `MAX_PLACES`.
     """
-    if number < 0:
+    most = max(decimals(like.numeral), MAX_PLACES)
+    needed = next((n for n in range(most + 1) if (number * 10**n).denominator == 1), None)
+    if number <= 0 or needed is None:
         return None
-    digits = next(
-        (count for count in range(7) if (number * 10**count).denominator == 1), MAX_PLACES + 99
-    )
-    if digits > max(places(like), MAX_PLACES):
-        return None
-    # 0.50 keeps its places; 0.5 + 0.25 may need one more.
-    shown = max(digits, places(like) if digits or like.endswith("0") else 0)
+    # 12.50 keeps its two decimals, 12 gets none unless it needs them.
+    shown = max(needed, decimals(like.numeral) if like.numeral.endswith("0") else 0)
     whole, rest = divmod(int(number * 10**shown), 10**shown)
-    comma = "," in like or (whole >= 10**4 and re.fullmatch(r"[0-9]{1,3}", like) is None)
-    text = f"{whole:,}" if comma and "," in like else str(whole)
+    text = f"{whole:,}" if "," in like.numeral else str(whole)
     if shown:
-        text = f"{'' if like.startswith('.') and not whole else text}.{rest:0{shown}d}"
-    return text
+        text = f"{'' if like.numeral.startswith('.') and not whole else text}.{rest:0{shown}d}"
+    return f"{{{text}}}" if like.single_digit and len(text) > 1 else text
 
 
-def slips(number: Fraction, numeral: str, generator: random.Random) -> Iterator[Fraction]:
+def slips(numeral: str, generator: random.Random) -> Iterator[Fraction]:
     """Wrong values near a number, as round as it is, in a random order, none of them zero.
 
     900 becomes 800 or 1100, 24 becomes 23 or 27, 0.2 becomes 0.3.
     """
-    unit = Fraction(1, 10 ** places(numeral))
+    number = value(numeral)
+    unit = Fraction(1, 10 ** decimals(numeral))
     while number and (number / (unit * 10)).denominator == 1 and number / unit >= 20:
         unit *= 10
     nearby = [unit * step for step in (-5, -4, -3, -2, -1, 1, 2, 3, 4, 5)]
@@ -62,6 +113,11 @@ def slips(number: Fraction, numeral: str, generator: random.Random) -> Iterator[
             yield candidate
 
 
-def replace_numerals(text: str, change: Callable[[re.Match[str]], str]) -> str:
-    """The text with every numeral replaced."""
-    return NUMERAL.sub(change, text)
+def edited(text: str, edits: list[tuple[int, int, str]], start: int = 0) -> str:
+    """The text with spans replaced; `start` is where the text begins in the spans' own count."""
+    pieces = []
+    position = 0
+    for first, last, new in edits:
+        pieces += [text[position : first - start], new]
+        position = last - start
+    return "".join([*pieces, text[position:]])

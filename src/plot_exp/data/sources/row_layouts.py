@@ -44,7 +44,7 @@ def to_example(row: Row) -> PreferenceExample:
         if "label" in keys:
             desirable = (_label(row),)
     else:
-        raise _missing(row, "responses")
+        raise _missing(row, "`chosen` and `rejected`, `responses`, or `completion`")
     return PreferenceExample(
         prompt=_with_system(row, prompt),
         responses=responses,
