@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra._internal.callbacks import Callbacks
+from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 
 from plot_exp import __version__
 from plot_exp.__main__ import main
+from plot_exp.config.composition import composed, opened
 from plot_exp.config.schema import Config, load
 from plot_exp.errors import RunError, UserError
+from plot_exp.sweep import point
 
 HEAVY = ("torch", "transformers", "lightning", "datasets", "wandb", "matplotlib", "pandas")
 Workflow = Callable[[Config, Path], dict[str, float]]
@@ -264,3 +268,54 @@ def test_hydras_own_flags_still_work(capsys: pytest.CaptureFixture[str], tmp_pat
     with pytest.raises(SystemExit):
         main(["--version"])
     assert __version__ in capsys.readouterr().out
+
+
+WORKER = """
+import pathlib, pickle, sys, types
+from hydra.core.singleton import Singleton
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext
+
+sources = types.ModuleType("plot_exp.data.sources")
+sources.check = lambda dataset: None
+sys.modules[sources.__name__] = sources
+train = types.ModuleType("plot_exp.workflows.train")
+train.run = lambda config, run_dir: {"terms": len(config.loss)}
+sys.modules[train.__name__] = train
+state, loader, callbacks, task, master, overrides = pickle.loads(pathlib.Path("job").read_bytes())
+setup_globals()
+Singleton.set_state(state)
+config = loader.load_sweep_config(master, overrides)
+config.hydra.job.num = 0
+job = run_job(
+    hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+    task_function=task,
+    config=config,
+    job_dir_key="hydra.sweep.dir",
+    job_subdir_key="hydra.sweep.subdir",
+)
+print(job.return_value.status, job.return_value.metrics, job.return_value.run_dir.name)
+"""
+
+
+def test_a_launchers_worker_process_composes_joined_terms(tmp_path: Path) -> None:
+    """What process-based launchers do: ship Hydra's state and the task, compose over there."""
+    with opened() as hydra:
+        overrides = ["loss=dpo,sft+plot", "hydra.mode=MULTIRUN"]
+        master = composed(hydra, overrides, multirun=True)
+        job = (
+            Singleton.get_state(),
+            hydra.config_loader,
+            Callbacks(master),
+            point,
+            master,
+            ["loss=sft+plot"],
+        )
+        cloudpickle = pytest.importorskip("cloudpickle", reason="launchers bring it along")
+        (tmp_path / "job").write_bytes(cloudpickle.dumps(job))
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER], capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")},
+        check=False,
+    )  # fmt: skip
+    assert "done {'terms': 2} loss=sft+plot" in done.stdout, done.stderr

@@ -40,6 +40,10 @@ def point_folder(override_dirname: str) -> str:
     return f"{name[:LONGEST_FOLDER]}-{digest}"
 
 
+# At import, so that a launcher's worker process has it too.
+OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
+
+
 @contextmanager
 def opened(extra_dir: str | None = None) -> Iterator[Hydra]:
     """Hydra with `conf/` as its primary folder.
@@ -48,7 +52,6 @@ def opened(extra_dir: str | None = None) -> Iterator[Hydra]:
         extra_dir: a folder whose groups and options come before those of `conf/`.
     """
     Plugins.instance().register(ChoicesSource)
-    OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
     version.setbase("1.3")
     path = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
