@@ -12,6 +12,7 @@ from plot_exp.report.style import (
     CHOSEN,
     GREEN,
     GREY,
+    LINES,
     PURPLE,
     REJECTED,
     Picture,
@@ -23,7 +24,7 @@ from plot_exp.report.style import (
 
 History = dict[str, Series]
 
-REWARD = "implicit reward β·log(π/π_ref), nats"
+REWARD = "reward β·log(π/π_ref), nats"
 
 
 def draw(history: History, folder: Path) -> list[Picture]:
@@ -45,7 +46,7 @@ def draw(history: History, folder: Path) -> list[Picture]:
 
 
 def _loss(history: History, folder: Path) -> Iterator[Picture]:
-    terms = [name for name in _under(history, "train/loss/")]
+    terms = _under(history, "train/loss/")
     titles = {"train/loss": "Loss in all", **{name: f"Term: {name[11:]}" for name in terms}}
     if "train/plot/distance" in history:
         titles["train/plot/distance"] = "PLOT's distance"
@@ -133,18 +134,25 @@ def _gradients(history: History, folder: Path) -> Iterator[Picture]:
     norms, shares = _under(history, "train/grad_norm/"), _under(history, "train/grad_share/")
     if "train/grad_norm" not in history and not norms and not shares:
         return
+    terms = [name.rpartition("/")[2] for name in [*norms, *shares]]
+    order = {term: rank for rank, term in enumerate(dict.fromkeys(terms))}
     figure, axes = panels(1, 2 if shares else 1, width=8 if shares else 6.5, height=3.2)
     if "train/grad_norm" in history:
         line(axes[0], history["train/grad_norm"], "in all", color=BLACK)
-    for index, name in enumerate(norms):
-        line(axes[0], history[name], name.rpartition("/")[2], index, linestyle="--")
+    for axis, names in zip(axes, (norms, shares), strict=False):
+        for name in names:
+            term = name.rpartition("/")[2]
+            line(axis, history[name], term, order[term], linestyle=LINES[1 + order[term] % 3])
     finish(axes[0], "Gradient norm", "norm over all parameters")
-    for index, name in enumerate(shares):
-        line(axes[1], history[name], name.rpartition("/")[2], index)
     if shares:
-        finish(axes[1], "Gradient share", "norm ÷ that of the vanilla term")
+        only = f" of {shares[0].rpartition('/')[2]}" if len(shares) == 1 else ""
+        finish(axes[1], f"Gradient share{only}", "norm ÷ that of the vanilla term")
     save(figure, folder, "gradients.png")
-    yield Picture("gradients.png", "Gradient norms before clipping, and each term's share")
+    yield Picture(
+        "gradients.png",
+        "Gradient norm before clipping, in all and of each weighted term, and the terms' share of "
+        "the vanilla term's",
+    )
 
 
 def _quantiles(history: History, folder: Path) -> Iterator[Picture]:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SPECIAL = re.compile(r"([\\`*_\[\]~$#!^=])")
+_SPECIAL = re.compile(r"[\\`*_\[\]~$#&<>|@]|://|(?<=www)\.")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}
+# A pipe would end its cell; an address or an @name would become a link without any markup.
+_ENTITIES = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "&#124;",
+    "@": "&#64;",
+    "://": "&#58;//",
+    ".": "&#46;",
+}
 
 SHOWN_CHARACTERS = 320
 
@@ -19,12 +28,9 @@ def escape(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4)
     text = _CONTROL.sub("\ufffd", text)
-    text = "".join(_ENTITIES.get(character, character) for character in text)
-    text = _SPECIAL.sub(r"\\\1", text)
-    # An address would become a link without any markup.
-    text = text.replace("://", "&#58;//").replace("www.", "www&#46;")
-    text = re.sub(r"(?m)^ +| {2,}", lambda blanks: "&nbsp;" * len(blanks[0]), text)
-    return text.strip("\n").replace("\n", "<br>")
+    text = _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), text)
+    text = re.sub(r"(?m)^ +| {2,}", lambda blanks: "&nbsp;" * len(blanks[0]), text.strip("\n"))
+    return text.replace("\n", "<br>")
 
 
 def folded(text: str, shown: int = SHOWN_CHARACTERS) -> str:

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 # Key: what a person reads, and which way is better where there is one.
 KNOWN: dict[str, tuple[str, str]] = {
     "val/reward_accuracy": ("Reward accuracy", "higher"),
-    "val/logp_accuracy/sum": ("Log-probability accuracy, summed over tokens", "higher"),
-    "val/logp_accuracy/mean": ("Log-probability accuracy, mean over tokens", "higher"),
+    "val/logp_accuracy/sum": ("Log-probability accuracy (sum)", "higher"),
+    "val/logp_accuracy/mean": ("Log-probability accuracy (mean)", "higher"),
     "val/reward_margin": ("Reward margin", "higher"),
-    "val/reward_margin/chosen_longer": ("Reward margin where the chosen side is longer", "higher"),
+    "val/reward_margin/chosen_longer": ("Reward margin, chosen longer", "higher"),
     "val/reward_margin/rejected_longer": (
-        "Reward margin where the rejected side is longer",
+        "Reward margin, rejected longer",
         "higher",
     ),
     "eval/demo/harmful_answer_rate": ("Harmful demo requests answered", "lower"),
     "eval/benign_refusal_rate": ("Benign requests refused", "lower"),
     "eval/exact_match": ("Exact match of final answers", "higher"),
-    "eval/perplexity_under_reference": ("Perplexity of own responses under the reference", ""),
+    "eval/perplexity_under_reference": ("Perplexity under the reference", ""),
     "eval/distinct_1": ("Distinct unigrams", ""),
     "eval/distinct_2": ("Distinct bigrams", ""),
     "eval/response_length": ("Response length, tokens", ""),
@@ -108,12 +108,13 @@ def categories(metrics: Mapping[str, float]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three decimals up to a thousand, then whole numbers; the files hold all digits."""
+    """Three decimals below ten, fewer above; the files hold all digits."""
     if value == int(value) and abs(value) >= 10:
         return f"{int(value)}"
     if 0 < abs(value) < 0.001:
         return f"{value:.1e}"
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+    decimals = 3 - sum(abs(value) >= bound for bound in (10, 100, 1000))
+    return f"{value:.{decimals}f}"
 
 
 def _is_measure(key: str, *sides: Mapping[str, float]) -> bool:

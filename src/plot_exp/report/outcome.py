@@ -139,11 +139,14 @@ def _sample(row: dict[str, Any]) -> str:
         [[_text(row.get("before")), _text(row.get("after"))]],
     )
     data = [
-        f"**In the data, {side}.** {_text(row[side])}"
+        f"**{side.capitalize()}.** {_text(row[side])}"
         for side in ("chosen", "rejected")
         if row.get(side) is not None
     ]
-    return "\n\n".join([f"**Prompt.** {_prompt(row.get('prompt'))}", answers, *data])
+    blocks = [f"**Prompt.** {_prompt(row.get('prompt'))}", answers]
+    if data:
+        blocks.append(details("What the data hold", "\n\n".join(data)))
+    return "\n\n".join(blocks)
 
 
 def _prompt(prompt: object) -> str:

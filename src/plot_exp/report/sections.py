@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from plot_exp.report.contents import Contents
+from plot_exp.report.contents import Contents, flat
 from plot_exp.report.markdown import code_block, details, escape, table
 from plot_exp.report.measures import number
 
@@ -27,7 +27,8 @@ def headline(contents: Contents) -> str:
     steps = _last_step(contents)
     batch = contents.setting("trainer.batch_size")
     size = f" of {batch} examples" if batch else ""
-    done = f"{steps} optimizer steps{size}" if steps else "no step logged"
+    plural = "" if steps == 1 else "s"
+    done = f"{steps} optimizer step{plural}{size}" if steps else "no step logged"
     return (
         f"**{escape(str(contents.setting('model.name', '?')))}** on "
         f"**{escape(str(contents.setting('dataset.name', '?')))}**, loss **{escape(loss)}**, "
@@ -126,8 +127,8 @@ def environment(contents: Contents) -> str:
         return contents.left_out("environment.json")
     rows = [
         [escape(key), escape(str(value))]
-        for key, value in _flat(contents.environment)
-        if key not in ("command",) and not key.startswith(("resumed", "commit"))
+        for key, value in flat(contents.environment).items()
+        if value not in (None, []) and not key.startswith(("command", "commit", "resumed"))
     ]
     return table(["", ""], rows)
 
@@ -170,13 +171,3 @@ def _overlap(overlap: dict[str, Any]) -> str:
         "(`dataset.remove_overlap=true` leaves them out)"
     )
     return f"{prompts} prompts stand in both training and validation{examples}; {fate}."
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            leaves += _flat(value, f"{prefix}{key}.")
-        elif value not in (None, []):
-            leaves.append((f"{prefix}{key}", value))
-    return leaves

@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from plot_exp.files import replacing
 from plot_exp.report.contents import Series
@@ -26,15 +27,12 @@ STEP_AXIS = "optimizer step"
 _SETTINGS = {
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
     "lines.linewidth": 1.5,
     "text.parse_math": False,
 }
@@ -53,10 +51,14 @@ def panels(
 ) -> tuple[Figure, list[Any]]:
     """A figure with `rows` × `columns` axes, `width` inches in all and `height` a row."""
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height * rows), layout="constrained")
+        figure = Figure(figsize=(width, height * rows), layout=_spacing())
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
+
+
+def _spacing() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
 
 
 def save(figure: Figure, folder: Path, file: str) -> None:
@@ -83,8 +85,10 @@ def line(axis: Any, series: Series, label: str, index: int = 0, **style: Any) ->
 
 def finish(axis: Any, title: str, y_label: str, x_label: str = STEP_AXIS) -> None:
     """Titles, and a legend beneath the axes where there is more than one thing to tell apart."""
-    axis.set_title(title)
+    axis.set_title(title, loc="left", fontweight="bold")
     axis.set_xlabel(x_label)
+    if x_label == STEP_AXIS:
+        axis.set_xlim(left=0)
     axis.set_ylabel(y_label)
     handles, labels = axis.get_legend_handles_labels()
     if len(handles) > 1:
@@ -92,7 +96,9 @@ def finish(axis: Any, title: str, y_label: str, x_label: str = STEP_AXIS) -> Non
             handles,
             labels,
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.22),
+            bbox_to_anchor=(0.5, -0.2),
+            fontsize=8,
+            frameon=False,
             ncols=2 if max(map(len, labels)) > 14 else min(len(labels), 4),
         )
 

@@ -85,9 +85,11 @@ def _moved(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             values, range(len(shown)), marker=marker, color=color, label=label, s=size, zorder=2
         )
     _token_axis(axis, shown)
-    axis.set_title("How far the model moved")
+    axis.locator_params(axis="x", nbins=6)
+    axis.set_title("How far the model moved", loc="left", fontweight="bold")
     axis.set_xlabel("probability of the token")
-    axis.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+    # The rows come in falling order, so this corner is the empty one.
+    axis.legend(loc="lower right", fontsize=8, framealpha=0.9, edgecolor="none")
     save(figure, folder, "moved.png")
 
 

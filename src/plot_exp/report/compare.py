@@ -1,0 +1,108 @@
+"""Several finished runs side by side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from plot_exp.errors import UserError
+from plot_exp.files import write_text
+from plot_exp.report import contents as run_contents
+from plot_exp.report.contents import Contents, flat
+from plot_exp.report.markdown import escape, table
+from plot_exp.report.measures import Estimate, Measure, measures
+
+# Folders of a run that hold no runs, though other tools keep a config.yaml there.
+CLOSED = {".hydra", "wandb", "checkpoints", "model", "plots"}
+# What differs between any two runs and explains nothing.
+INCIDENTAL = ("name", "resume", "cache_dir", "output_dir", "logger", "trainer.progress")
+ABSENT = "not measured"
+
+
+def find(folder: Path) -> list[Path]:
+    """Every run directory at or below `folder`, in the order of their paths.
+
+    Raises:
+        UserError: `folder` does not exist or holds no run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"runs={folder}: there is no such folder; name a run or a folder of runs.")
+    runs = []
+    for root, folders, _ in os.walk(folder):
+        if run_contents.is_run(Path(root)):
+            runs.append(Path(root))
+            folders.clear()
+        folders[:] = sorted(name for name in folders if name not in CLOSED)
+    if not runs:
+        raise UserError(
+            f"runs={folder}: no run was found there; a run directory holds config.yaml beside "
+            "environment.json or metrics.json."
+        )
+    return runs
+
+
+def rows(runs: list[Contents]) -> tuple[list[list[str]], list[list[str]]]:
+    """What differs between the runs, and what they measured after training.
+
+    Returns:
+        Rows of settings and rows of measures: a name, then one value a run, unescaped.
+    """
+    settings = [flat(run.config or {}) for run in runs]
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    differing = [
+        [key, *(str(one.get(key, "–")) for one in settings)]
+        for key in keys
+        if not any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
+        and len({str(one.get(key, "–")) for one in settings}) > 1
+    ]
+    found = [{(m.key, m.category): m for m in measures(run.metrics or {})} for run in runs]
+    measured = []
+    for key in dict.fromkeys(key for one in found for key in one):
+        values = [one[key].after if key in one else None for one in found]
+        if any(values):
+            label = next(one[key] for one in found if key in one)
+            measured.append([_label(label), *(_value(value) for value in values)])
+    return differing, measured
+
+
+def write(folder: Path, runs: list[Contents]) -> None:
+    """Writes `comparison.md` into `folder`.
+
+    Raises:
+        RunError: the disk cannot be written.
+    """
+    differing, measured = rows(runs)
+    names = [escape(name_of(run.run_dir, folder)) for run in runs]
+    parts = [f"# {len(runs)} runs side by side"]
+    if len(runs) > 1:
+        none = "None: these runs had the same settings."
+        settings = _table("Setting", names, differing) if differing else none
+        parts += ["## Settings that differ", settings]
+    parts.append("## After training")
+    parts.append(_table("Measure", names, measured) if measured else "*Nothing was measured.*")
+    unmeasured = [f"`{run.run_dir.name}`: {run.left_out('metrics.json')}" for run in runs]
+    parts += [line for line, run in zip(unmeasured, runs, strict=True) if run.metrics is None]
+    parts.append(
+        "Each column is one run; brackets are 95 % intervals over its cases, which say nothing of "
+        "how seeds differ."
+    )
+    write_text(folder / "comparison.md", "\n\n".join(parts) + "\n")
+
+
+def name_of(run_dir: Path, folder: Path) -> str:
+    """A run's name among the others: its path below `folder`."""
+    below = run_dir.relative_to(folder).as_posix()
+    return run_dir.resolve().name if below == "." else below
+
+
+def _table(first: str, names: list[str], lines: list[list[str]]) -> str:
+    escaped = [[escape(cell) for cell in line] for line in lines]
+    return table([first, *names], escaped, len(names))
+
+
+def _label(measure: Measure) -> str:
+    return measure.label if measure.category is None else f"{measure.label}, {measure.category}"
+
+
+def _value(estimate: Estimate | None) -> str:
+    return ABSENT if estimate is None else str(estimate)
