@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
+from urllib.parse import urlsplit
 
 from plot_exp.config.schema import Config
 from plot_exp.errors import RunError
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 
+# The public service answers under both names; which one is the default depends on its version.
+PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+RUN_ID_FILE = "wandb_id.txt"
 INIT_SECONDS = 30
 FINISH_SECONDS = 120
 UPLOAD_BYTES = 200 * 2**20
@@ -28,16 +31,18 @@ UPLOAD_BYTES = 200 * 2**20
 
 def has_api_key() -> bool:
     """Whether the environment or the netrc file holds a key for the W&B server in use."""
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    candidates = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for candidate in filter(None, candidates):
+    own_server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
+    hosts = (own_server,) if own_server else PUBLIC_HOSTS
+    named = os.environ.get("NETRC")
+    for file in [named] if named else ["~/.netrc", "~/_netrc"]:
         try:
-            if host and netrc.netrc(Path(candidate).expanduser()).authenticators(host):
-                return True
+            entries = netrc.netrc(Path(file).expanduser())
         except (OSError, RuntimeError, netrc.NetrcParseError):
             continue
+        if any(entries.authenticators(host) for host in hosts):
+            return True
     return False
 
 
@@ -157,23 +162,28 @@ class WandbLog:
     def _start(self, config: Config, mode: Mode) -> Any:
         """The W&B run, online or else offline or else None, with one warning in all."""
         failures: list[str] = []
+        first_id = self._run_id()
+        attempts: list[tuple[Mode, str]] = [(mode, first_id)]
         if mode == "online":
             logger.info("connecting to W&B, for at most %d s", INIT_SECONDS)
-        for attempt in ("online", "offline") if mode == "online" else ("offline",):
+            # W&B's own process may hold the first id as in use, where another program started it.
+            attempts += [("offline", first_id), ("offline", secrets.token_hex(4))]
+        for attempt, run_id in attempts:
             try:
-                run = self._init(config, attempt)
+                run = self._init(config, attempt, run_id)
             except Exception as error:
                 failures.append(f"{attempt}: {_brief(error)}")
                 self._forget_failed_start()
                 continue
             self._mode = attempt
+            self._keep_run_id(run_id)
             if failures:
                 logger.warning("W&B cannot be reached (%s): logging offline", failures[0])
             return run
-        logger.warning("W&B is off for this run (%s)", "; ".join(failures))
+        logger.warning("W&B is off for this run (%s)", "; ".join(dict.fromkeys(failures)))
         return None
 
-    def _init(self, config: Config, mode: str) -> Any:
+    def _init(self, config: Config, mode: Mode, run_id: str) -> Any:
         import wandb
 
         self._wandb = wandb
@@ -186,7 +196,7 @@ class WandbLog:
             tags=config.logger.tags or None,
             config=config.plain(),
             dir=str(self._folder),
-            id=self._run_id(),
+            id=run_id,
             resume="allow" if mode == "online" else None,
             mode=mode,
             settings=_settings(self._wandb),
@@ -197,19 +207,21 @@ class WandbLog:
 
     def _forget_failed_start(self) -> None:
         """Ends W&B's own process, which would else hold the run's id as in use."""
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             self._wandb.teardown()
 
     def _run_id(self) -> str:
-        path = self._folder / "wandb_id.txt"
-        if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
-            return known
-        fresh = secrets.token_hex(4)
+        """The id that a resumed run goes on with, or a fresh one."""
+        with suppress(OSError, UnicodeDecodeError):
+            if known := (self._folder / RUN_ID_FILE).read_text(encoding="utf-8").strip():
+                return known
+        return secrets.token_hex(4)
+
+    def _keep_run_id(self, run_id: str) -> None:
         try:
-            write_text(path, fresh + "\n")
+            write_text(self._folder / RUN_ID_FILE, run_id + "\n")
         except RunError as error:
             logger.warning("%s; a resumed run will be a new W&B run", error)
-        return fresh
 
 
 def _settings(wandb: Any) -> Any:

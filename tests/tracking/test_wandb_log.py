@@ -1,12 +1,13 @@
-"""What a run logs survives kills, resumes, full disks and a W&B that fails at every turn."""
+"""W&B is a guest that may fail at every turn without the run noticing."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
-import math
+import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,7 @@ import pytest
 
 from plot_exp.config.losses import DPOConfig, PLOTConfig
 from plot_exp.config.schema import Config
-from plot_exp.errors import RunError
 from plot_exp.tracking import Tracker
-from plot_exp.tracking.csv_log import CsvLog
 from plot_exp.tracking.wandb_log import choose_mode
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -45,69 +44,6 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
 
 
-class TestMetricsFile:
-    def test_validation_stands_in_the_row_of_its_step(self, tmp_path: Path) -> None:
-        log = CsvLog(tmp_path / "metrics.csv")
-        log.log({"train/loss": 0.5}, 10)
-        log.log({"val/reward_accuracy": 0.75}, 10)
-        log.log({"train/loss": 0.25}, 20)
-        assert rows(log.path) == [
-            {"step": "10", "train/loss": "0.5", "val/reward_accuracy": "0.75"},
-            {"step": "20", "train/loss": "0.25", "val/reward_accuracy": ""},
-        ]
-
-    def test_every_line_is_on_disk_before_log_returns(self, tmp_path: Path) -> None:
-        log = CsvLog(tmp_path / "metrics.csv")
-        for step in range(1, 5):
-            log.log({"train/loss": 1 / step}, step)
-            assert float(rows(log.path)[-1]["train/loss"]) == 1 / step
-
-    def test_numbers_keep_all_digits_and_say_what_is_not_finite(self, tmp_path: Path) -> None:
-        log = CsvLog(tmp_path / "metrics.csv")
-        log.log({"third": 1 / 3, "bad": math.nan, "far": -math.inf, "count": 3}, 1)
-        (row,) = rows(log.path)
-        assert float(row["third"]) == 1 / 3
-        assert (row["bad"], row["far"], row["count"]) == ("nan", "-inf", "3")
-
-    def test_resume_goes_on_as_if_never_killed(self, tmp_path: Path) -> None:
-        whole, killed = CsvLog(tmp_path / "whole.csv"), CsvLog(tmp_path / "killed.csv")
-        for step in range(1, 9):
-            whole.log({"a,b": step / 7, "loss": step / 3}, step)
-        for step in range(1, 7):
-            killed.log({"a,b": step / 7, "loss": step / 3}, step)
-        with killed.path.open("a") as file:
-            file.write("7,1.0")
-        resumed = CsvLog(killed.path, resume_step=4)
-        for step in range(5, 9):
-            resumed.log({"a,b": step / 7, "loss": step / 3}, step)
-        assert killed.path.read_bytes() == whole.path.read_bytes()
-
-    @pytest.mark.parametrize("cut", range(0, 60, 3))
-    def test_a_file_cut_anywhere_can_be_gone_on_with(self, tmp_path: Path, cut: int) -> None:
-        path = tmp_path / "metrics.csv"
-        log = CsvLog(path)
-        for step in (1, 2, 3, 4):
-            log.log({"loss": step / 3}, step)
-        text = path.read_text()
-        path.write_text(text[:cut])
-        CsvLog(path, resume_step=2).log({"loss": 9.0}, 3)
-        kept = rows(path)
-        whole_lines = text[:cut].count("\n") - 1
-        assert [row["step"] for row in kept] == [*["1", "2"][: max(whole_lines, 0)], "3"]
-        assert all(row["loss"] in (repr(1 / 3), repr(2 / 3), "9.0") for row in kept)
-
-    def test_a_new_run_does_not_go_on_with_an_old_file(self, tmp_path: Path) -> None:
-        path = tmp_path / "metrics.csv"
-        CsvLog(path).log({"old": 1.0}, 1)
-        CsvLog(path).log({"new": 2.0}, 1)
-        assert rows(path) == [{"step": "1", "new": "2.0"}]
-
-    def test_a_disk_that_cannot_be_written_is_one_sentence(self, tmp_path: Path) -> None:
-        (tmp_path / "run").write_text("a file where the folder should be")
-        with pytest.raises(RunError, match=r"metrics\.csv could not be written"):
-            CsvLog(tmp_path / "run" / "metrics.csv", resume_step=0).log({"loss": 1.0}, 1)
-
-
 class Failing:
     """A W&B that works until the call named `at`, which raises."""
 
@@ -115,6 +51,7 @@ class Failing:
         self.at = at
         self.calls: list[str] = []
         self.modes: list[str] = []
+        self.held: set[str] = set()
         self.run: Any = None
         self.summary = SimpleNamespace(update=self._call("summary"))
         for name in ("log", "log_artifact", "finish", "define_metric"):
@@ -137,8 +74,12 @@ class Failing:
     def init(self, **kwargs: Any) -> Any:
         self.modes.append(kwargs["mode"])
         self.kwargs = kwargs
-        if self.at == "init" or (self.at == "online" and kwargs["mode"] == "online"):
+        online = kwargs["mode"] == "online"
+        if self.at == "init" or (self.at in ("online", "in use") and online):
+            self.held.add(kwargs["id"])
             raise TimeoutError("no answer")
+        if self.at == "in use" and kwargs["id"] in self.held:
+            raise RuntimeError("this id is in use")
         return self
 
 
@@ -146,6 +87,7 @@ POINTS = (
     "none",
     "init",
     "online",
+    "in use",
     "Settings",
     "define_metric",
     "log",
@@ -191,14 +133,16 @@ def test_wandb_that_cannot_be_imported_is_one_warning(
     assert "W&B is off" in caplog.text
 
 
+@pytest.mark.parametrize(("at", "modes"), [("online", 1), ("in use", 2)])
 def test_unreachable_wandb_is_logged_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: str, modes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = Failing("online")
+    fake = Failing(at)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     run_through(Tracker(tmp_path, config(), resume_step=None), tmp_path)
-    assert fake.modes == ["online", "offline"]
+    assert fake.modes == ["online", *["offline"] * modes]
+    assert (tmp_path / "wandb_id.txt").read_text().strip() == fake.kwargs["id"]
     assert fake.calls.count("log") == 4
 
 
@@ -240,6 +184,10 @@ def test_mode_follows_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("NETRC", str(netrc))
     assert choose_mode("auto") == "online"
     assert choose_mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8443")
+    assert choose_mode("auto") == "offline"
+    netrc.write_text(f"machine wandb.example:8443\n  login user\n  password {KEY}\n")
+    assert choose_mode("auto") == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert choose_mode("auto") == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -307,5 +255,38 @@ def test_an_offline_run_holds_config_metrics_and_artifacts_but_no_key(
     assert summary["val/reward_accuracy"] == "0.8125"
     kinds = {r.artifact.type for r in records if r.WhichOneof("record_type") == "artifact"}
     assert {"dataset", "model"} <= kinds
+    for written in tmp_path.rglob("*"):
+        assert not written.is_file() or KEY.encode() not in written.read_bytes()
+
+
+UNREACHABLE = """
+import sys
+from pathlib import Path
+from plot_exp.config.losses import DPOConfig
+from plot_exp.config.schema import Config
+from plot_exp.tracking import Tracker, wandb_log
+wandb_log.INIT_SECONDS = 3
+config = Config.model_validate({"loss": {"dpo": DPOConfig()}, "cache_dir": "cache"})
+tracker = Tracker(Path(sys.argv[1]), config, resume_step=None)
+tracker.log({"train/loss": 0.5}, 1)
+print(tracker.where)
+tracker.close(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_leaves_an_offline_run(tmp_path: Path) -> None:
+    """In a process of its own, because W&B reads its environment once."""
+    pytest.importorskip("wandb")
+    environment = {**os.environ, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    environment.pop("WANDB_SERVICE", None)
+    arguments = [sys.executable, "-c", UNREACHABLE, str(tmp_path)]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "offline-run-" in done.stdout
+    assert done.stderr.count("cannot be reached") == 1
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    kinds = {record.WhichOneof("record_type") for record in wandb_records(file)}
+    assert {"run", "history", "exit"} <= kinds
     for written in tmp_path.rglob("*"):
         assert not written.is_file() or KEY.encode() not in written.read_bytes()

@@ -1,0 +1,63 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from plot_exp.errors import RunError, UserError
+from plot_exp.files import prepare_folder, replacing, write_json, write_text
+
+
+def test_text_and_json_come_back_as_they_went(tmp_path: Path) -> None:
+    write_text(tmp_path / "deep" / "a.txt", "α\r\nb")
+    assert (tmp_path / "deep" / "a.txt").read_bytes() == "α\r\nb".encode()
+    write_json(tmp_path / "a.json", {"a": [1, 0.1], "bad": math.nan, "in": {"far": math.inf}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "a": [1, 0.1],
+        "bad": None,
+        "in": {"far": None},
+    }
+
+
+def test_half_written_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "before")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("hal")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        half(temporary)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"a\.txt could not be written \(No space left on device\)"):
+        write_text(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="this folder cannot be written"):
+        prepare_folder(tmp_path / "file" / "run")
