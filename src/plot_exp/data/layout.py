@@ -39,8 +39,11 @@ class Part:
             yield from rows(file)
 
 
-def find_root(config: DatasetConfig, default_folder: str) -> Path | None:
+def find_root(config: DatasetConfig, default_folder: str, published: str) -> Path | None:
     """`config.path`, or the folder under `PLOT_EXP_DATA`; None means the hub.
+
+    The folder under `PLOT_EXP_DATA` holds the published data, so that it does not stand in where
+    `config.hub_name` asks for another dataset than `published`.
 
     Raises:
         UserError: `config.path` does not exist.
@@ -58,7 +61,8 @@ def find_root(config: DatasetConfig, default_folder: str) -> Path | None:
                 f"dataset.path={config.path} cannot be read: {error.strerror or error}."
             ) from error
         return path
-    if config.hub_name is None and (data := os.environ.get(DATA_VARIABLE)):
+    data = os.environ.get(DATA_VARIABLE)
+    if data and config.hub_name in (None, published):
         folder = Path(data).expanduser() / default_folder
         if folder.is_dir():
             return folder

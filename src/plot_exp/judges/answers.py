@@ -11,7 +11,7 @@ _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.)\]}%])[-+\u2212])?(?:[$€£](?P<inner>[-\u2212])?)?"
     r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 )
-_STRICT = re.compile(r"####\s*(.*)")
+_STRICT = re.compile(r"####[^\S\n]*(.*)")
 _BOXES = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 _SECONDS = 5
 

@@ -25,6 +25,7 @@ FOLDER = "gsm8k"
 CATEGORY = "mathematics"
 
 NO_ANSWER = "the solution has no number behind ####"
+NO_REASONING = "the solution has no reasoning before ####"
 
 _FINAL_LINE = re.compile(r"\n?####[^\n]*\s*\Z")
 
@@ -33,7 +34,7 @@ def check(config: DatasetConfig) -> None:
     """See `sources.check`."""
     check_rejected(config, ("corrupt", "sampled", "none", "given"), "it holds solutions only")
     check_subset(config, SUBSETS, HUB_NAME)
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is not None:
         check_parts(parts(root, config))
 
@@ -64,7 +65,7 @@ def read(
 
 
 def _row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is None:
         name = config.hub_name or HUB_NAME
         yield from hub.load(name, config=config.subset or SUBSETS[0]).items()
@@ -107,7 +108,7 @@ def _examples(
             tally.drop(NO_ANSWER, row.origin)
             continue
         if not _FINAL_LINE.sub("", solution).strip():
-            tally.drop("the solution has no reasoning", row.origin)
+            tally.drop(NO_REASONING, row.origin)
             continue
         worked[row.origin] = solution
         yield PreferenceExample(

@@ -40,7 +40,7 @@ def check(config: DatasetConfig) -> None:
     check_rejected(
         config, ("given", "none"), "its dialogues have rejected responses and no final answers"
     )
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is None:
         check_subset(config, SUBSETS, HUB_NAME)
     else:
@@ -68,7 +68,7 @@ def read(
 
 
 def _row_groups(config: DatasetConfig) -> Iterator[tuple[str, str, Iterable[Row]]]:
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is not None:
         for part in parts(root, config):
             yield part.group, part.split, part.rows()

@@ -17,8 +17,6 @@ from plot_exp.data.sources.settings import check_subset
 from plot_exp.data.tally import Tally
 from plot_exp.errors import UserError
 
-FOLDER = "jsonl"
-
 
 def check(config: DatasetConfig) -> None:
     """See `sources.check`."""
@@ -51,7 +49,7 @@ def read(
 
 
 def _root(config: DatasetConfig) -> Path:
-    root = find_root(config, FOLDER)
+    root = find_root(config, "", "")
     if root is None:
         raise UserError("dataset=jsonl needs dataset.path=FILE_OR_FOLDER.")
     return root

@@ -37,7 +37,7 @@ def check(config: DatasetConfig) -> None:
     """See `sources.check`."""
     check_rejected(config, ("corrupt", "sampled", "none", "given"), "it holds solutions only")
     check_subset(config, SUBSETS, HUB_NAME)
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is not None:
         check_parts(parts(root))
 
@@ -65,7 +65,7 @@ def read(
 
 
 def _row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
-    root = find_root(config, FOLDER)
+    root = find_root(config, FOLDER, HUB_NAME)
     if root is not None:
         for part in parts(root):
             yield part.split, part.rows()
