@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,12 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 
+# Some templates write today's date into the system turn; a run must not change at midnight.
+# Llama 3.2's template falls back to this day where it knows no other.
+FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+# Unicode's private use area: code points without a meaning, to stand in for text.
+PRIVATE_USE = range(0xE000, 0xF8FF)
+
 
 @dataclass(frozen=True)
 class TokenisedExample:
@@ -29,7 +36,7 @@ class TokenisedExample:
     Attributes:
         example: what it was made from; metrics read its category and dataset.
         prompt_ids: the prompt through the chat template, with exactly one BOS where the
-            tokenizer has one.
+            tokenizer or the template writes one.
         response_ids: one tuple a response, in the example's order; each ends with EOS.
     """
 
@@ -41,6 +48,9 @@ class TokenisedExample:
 class ChatTokeniser:
     """Prompts and responses as ids, never merged across their boundary.
 
+    Text that spells a special token is read as plain text: data can neither end a turn nor
+    forge one.
+
     Args:
         tokenizer: a transformers tokenizer.
     """
@@ -48,11 +58,23 @@ class ChatTokeniser:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.plain = tokenizer.chat_template is None
+        self.template: str = PLAIN_TEMPLATE if self.plain else tokenizer.get_chat_template()
+        if "strftime_now" in self.template:
+            self.template = FIXED_DATE + self.template
         self.eos_id: int = tokenizer.eos_token_id
         self.bos_id: int | None = tokenizer.bos_token_id
         self.adds_bos = self.bos_id is not None and list(tokenizer("a").input_ids)[:1] == [
             self.bos_id
         ]
+        special = {*tokenizer.all_special_tokens} | {
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        }
+        longest_first = sorted(filter(None, special), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def spells_special(self, text: str) -> bool:
+        """Whether the text holds the spelling of a special token."""
+        return self._special.search(text) is not None
 
     def prompt_ids(self, prompt: Sequence[Message]) -> tuple[int, ...]:
         """The prompt's ids, up to where the assistant's answer begins.
@@ -60,11 +82,42 @@ class ChatTokeniser:
         Raises:
             UserError: the model's chat template refuses the dialogue.
         """
-        messages = [{"role": message.role, "content": message.content} for message in prompt]
-        template = PLAIN_TEMPLATE if self.plain else None
+        contents = [message.content for message in prompt]
+        if not any(self.spells_special(content) for content in contents):
+            ids = self._encode(self._render(prompt, contents))
+        else:
+            ids = self._ids_with_spelled_tokens(prompt, contents)
+        return tuple(self._with_one_bos(ids))
+
+    def _ids_with_spelled_tokens(
+        self, prompt: Sequence[Message], contents: Sequence[str]
+    ) -> list[int]:
+        """Ids where contents spell special tokens, each spelled one encoded as plain text.
+
+        One unused character stands for each of them while the template is rendered.
+        """
+        whole = "".join(contents)
+        spelled = sorted(set(self._special.findall(whole)))
+        unused = (chr(code) for code in PRIVATE_USE if chr(code) not in whole)
+        stand_in = dict(zip(spelled, unused, strict=False))
+        text_of = {character: text for text, character in stand_in.items()}
+        replaced = [self._special.sub(lambda found: stand_in[found[0]], one) for one in contents]
+        ids: list[int] = []
+        for piece in re.split(f"([{''.join(text_of)}])", self._render(prompt, replaced)):
+            ids += self._encode(text_of.get(piece, piece), plain=piece in text_of)
+        return ids
+
+    def _render(self, prompt: Sequence[Message], contents: Sequence[str]) -> str:
+        messages = [
+            {"role": message.role, "content": content}
+            for message, content in zip(prompt, contents, strict=True)
+        ]
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=template, add_generation_prompt=True, tokenize=False
+            rendered: str = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.template,
+                add_generation_prompt=True,
+                tokenize=False,
             )
         except Exception as error:
             roles = ", ".join(message.role for message in prompt)
@@ -72,8 +125,11 @@ class ChatTokeniser:
                 f"the model's chat template refuses a dialogue with the turns {roles}: {error}; "
                 "give another template with model.chat_template=FILE"
             ) from error
-        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
-        return tuple(self._with_one_bos(ids))
+        return rendered
+
+    def _encode(self, text: str, plain: bool = False) -> list[int]:
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)
+        return list(encoded.input_ids)
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         if self.bos_id is None:
@@ -84,10 +140,7 @@ class ChatTokeniser:
         return [self.bos_id, *ids[start:]] if start or self.adds_bos else ids
 
     def response_ids(self, responses: Sequence[str]) -> list[tuple[int, ...]]:
-        """The ids of each response, ending with EOS.
-
-        Text that spells a special token is read as plain text: data cannot end a turn.
-        """
+        """The ids of each response, ending with EOS."""
         texts = [f" {text.lstrip()}" if self.plain else text for text in responses]
         encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
         return [(*ids, self.eos_id) for ids in encoded.input_ids]
@@ -120,7 +173,7 @@ def fit_prompt(
         ids = tokeniser.prompt_ids([*system, *turns])
         if len(ids) <= budget:
             return ids, True
-    ids = tokeniser.prompt_ids(turns)
+    ids = tokeniser.prompt_ids(turns or system)
     if len(ids) <= budget:
         return ids, True
     if tokeniser.bos_id is not None and ids[0] == tokeniser.bos_id:
@@ -137,12 +190,20 @@ def tokenise(
 ) -> list[TokenisedExample]:
     """Every example that fits as token ids; the tally counts what was cut or left out.
 
+    What is left out no longer counts as kept.
+
     Args:
         max_length: tokens of the prompt and the longest response together, EOS included.
 
     Raises:
         UserError: no example fits.
     """
+
+    def drop(reason: str, example: PreferenceExample) -> None:
+        tally.drop(f"{split}: {reason}", example.origin)
+        if split in tally.kept:  # the reader counted it as kept
+            tally.keep(split, -1)
+
     flat = [response for example in examples for response in example.responses]
     encoded = iter(tokeniser.response_ids(flat) if flat else [])
     tokenised = []
@@ -151,12 +212,16 @@ def tokenise(
         longest = max(len(ids) for ids in responses)
         # A prompt needs one token at least, to predict the first response token from.
         if longest >= max_length:
-            tally.drop(f"{split}: response longer than max_length {max_length}", example.origin)
+            drop(f"response longer than max_length {max_length}", example)
             continue
         prompt, was_cut = fit_prompt(tokeniser, example.prompt, max_length - longest)
         if not prompt:
-            tally.drop(f"{split}: empty prompt", example.origin)
+            drop("empty prompt", example)
             continue
+        texts = [message.content for message in example.prompt]
+        if any(map(tokeniser.spells_special, (*texts, *example.responses))):
+            reason = f"{split}: text that spells a special token, read as plain text"
+            tally.change(reason, example.origin)
         if was_cut:
             tally.change(f"{split}: oldest part of the prompt cut", example.origin)
         tokenised.append(TokenisedExample(example, prompt, responses))
