@@ -1,0 +1,260 @@
+"""Accumulation changes no loss and no gradient: 1×6 ≡ 3×2 ≡ 6×1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from loss_scores import context
+from scoring_models import VOCABULARY, example, tiny_model
+from torch import Tensor
+
+from plot_exp.config.losses import DPOConfig, PLOTConfig, SFTConfig
+from plot_exp.data.collate import Batch, collate_padded
+from plot_exp.losses.composite import Composite
+from plot_exp.losses.context import Context
+from plot_exp.losses.dpo import DPO
+from plot_exp.losses.plot import PLOT
+from plot_exp.losses.sft import SFT
+from plot_exp.models.policy import Policy, disable_dropout, frozen_copy
+from plot_exp.ops.scores import Request, Scores
+from plot_exp.training.coupling import Mode, Outcome, Part, accumulate
+from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
+
+
+def examples(count: int = 6) -> list:
+    """Pairs of uneven lengths over a small vocabulary."""
+    generator = torch.Generator().manual_seed(3)
+
+    def ids(low: int, high: int) -> list[int]:
+        size = int(torch.randint(low, high, (1,), generator=generator))
+        return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
+
+    return [example(ids(1, 6), [[*ids(1, 9), 2], [*ids(1, 5), 2]]) for _ in range(count)]
+
+
+def facts() -> Context:
+    generator = torch.Generator().manual_seed(4)
+    embedding = torch.randn(VOCABULARY, 5, generator=generator)
+    counts = torch.randint(0, 9, (2, VOCABULARY), generator=generator).tolist()
+    return context(embedding, *counts, allowed=[place > 2 for place in range(VOCABULARY)])
+
+
+def composite(loss: str) -> Composite:
+    terms = {
+        "dpo": lambda: DPO(DPOConfig(), facts()),
+        "sft": lambda: SFT(SFTConfig(weight=0.5), facts()),
+        "plot": lambda: PLOT(PLOTConfig(alpha=2.0, side="both"), facts()),
+        "plot_response": lambda: PLOT(PLOTConfig(distribution="response"), facts()),
+        "plot_position": lambda: PLOT(PLOTConfig(distribution="position"), facts()),
+    }
+    return Composite({name: terms[name]() for name in loss.split("+")})
+
+
+class Run:
+    """A policy, moved a little from its reference, whose steps can be taken in any batching."""
+
+    def __init__(self, loss: str, *, dropout: float = 0.0) -> None:
+        model = tiny_model("qwen2", attention_dropout=dropout).double()
+        self.policy = Policy(model)
+        self.reference = frozen_copy(self.policy)
+        disable_dropout(self.reference)
+        with torch.no_grad():
+            for parameter in self.policy.parameters():
+                noise = torch.Generator().manual_seed(parameter.numel())
+                parameter += 0.05 * torch.randn(
+                    parameter.shape, generator=noise, dtype=parameter.dtype
+                )
+        self.composite = composite(loss)
+        self.policy.train()
+
+    def step(
+        self,
+        sizes: Sequence[int],
+        mode: Mode = "exact",
+        carried: Sequence[Part] | None = None,
+        meter: TermGradientMeter | None = None,
+    ) -> tuple[Outcome, list[Tensor]]:
+        self.policy.zero_grad()
+        weights = self.composite.weights
+        items, batches = examples(sum(sizes)), []
+        for size in sizes:
+            batches.append(collate_padded(items[:size], 0))
+            items = items[size:]
+
+        def score_policy(batch: Batch, index: int) -> Scores:
+            torch.manual_seed(index)
+            return self.policy(batch, self.composite.request)
+
+        def pull_back(outputs: list[Tensor], gradients: dict[str, list[Tensor]]) -> None:
+            weighted = {n: [weights[n] * g for g in rows] for n, rows in gradients.items()}
+            if meter is not None:
+                meter.add(outputs, weighted)
+            torch.autograd.backward(outputs, add_term_gradients(weighted))
+
+        def score_reference(batch: Batch) -> Scores:
+            with torch.no_grad():
+                return self.reference(batch, Request())
+
+        outcome = accumulate(
+            batches,
+            score_policy=score_policy,
+            score_reference=score_reference if self.composite.needs_reference else None,
+            composite=self.composite,
+            mode=mode,
+            carried=carried,
+            pull_back=pull_back,
+        )
+        return outcome, [parameter.grad.clone() for parameter in self.policy.parameters()]
+
+
+LOSSES = ["dpo", "sft", "dpo+plot", "sft+plot", "sft+plot_response", "dpo+sft+plot_position"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_accumulation_gives_the_loss_and_gradient_of_one_batch(loss: str) -> None:
+    run = Run(loss)
+    whole, gradients = run.step([6])
+
+    for sizes in ([2, 2, 2], [1] * 6, [4, 2]):
+        split, split_gradients = run.step(sizes)
+        for name, result in whole.terms.items():
+            torch.testing.assert_close(split.terms[name].loss, result.loss, rtol=1e-10, atol=0)
+        torch.testing.assert_close(split_gradients, gradients, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(split.whole.policy.sums(), whole.whole.policy.sums())
+        assert torch.equal(split.whole.responses.pairs, whole.whole.responses.pairs)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "dpo+plot"])
+def test_the_gradient_is_that_of_the_plainly_written_loss(loss: str) -> None:
+    """One graph from parameters to loss, without leaves or passes."""
+    run = Run(loss)
+    _, gradients = run.step([2, 2, 2])
+
+    run.policy.zero_grad()
+    batch = collate_padded(examples(6), 0)
+    found = run.policy(batch, run.composite.request)
+    with torch.no_grad():
+        reference = run.reference(batch, Request())
+    log_ratio = found.sums() - reference.sums()
+    chosen, rejected = batch.responses.pairs.unbind(-1)
+    total = -torch.nn.functional.logsigmoid(0.1 * (log_ratio[chosen] - log_ratio[rejected])).mean()
+    if "plot" in loss:
+        plot = run.composite.terms["plot"]
+        mass = found.distributions[("chosen", "batch")] + found.distributions[("rejected", "batch")]
+        total = total + 2.0 * plot.distance(plot.restrict(mass))
+    total.backward()
+
+    plain = [parameter.grad for parameter in run.policy.parameters()]
+    torch.testing.assert_close(gradients, plain, rtol=1e-9, atol=1e-12)
+
+
+def test_with_dropout_on_the_second_pass_repeats_the_first() -> None:
+    """Central difference of the two-pass loss along its own gradient, dropout masks fixed."""
+    run = Run("dpo+plot", dropout=0.3)
+    _, gradients = run.step([2, 2, 2])
+    assert run.policy.training
+
+    def loss_at(step: float) -> float:
+        with torch.no_grad():
+            for parameter, gradient in zip(run.policy.parameters(), gradients, strict=True):
+                parameter += step * gradient
+        outcome, _ = run.step([2, 2, 2])
+        with torch.no_grad():
+            for parameter, gradient in zip(run.policy.parameters(), gradients, strict=True):
+                parameter -= step * gradient
+        weights = run.composite.weights
+        return sum(weights[name] * float(result.loss) for name, result in outcome.terms.items())
+
+    squared = sum(float((gradient**2).sum()) for gradient in gradients)
+    # The architecture's norms run in fp32, which bounds how small a step can be measured.
+    width = 3e-4 / squared**0.5
+    slope = (loss_at(width) - loss_at(-width)) / (2 * width)
+    assert slope == pytest.approx(squared, rel=2e-3)
+
+
+def test_microbatch_coupling_is_the_mean_of_the_parts_own_losses() -> None:
+    run = Run("plot")
+    alone = []
+    items = examples(6)
+    for start in (0, 4):
+        batch = collate_padded(items[start : start + 4], 0)
+        found = run.policy(batch, run.composite.request)
+        alone.append(run.composite(found, None, batch.responses, None)["plot"].loss.item())
+
+    outcome, _ = run.step([4, 2], mode="microbatch")
+
+    assert outcome.terms["plot"].loss.item() == pytest.approx(
+        4 / 6 * alone[0] + 2 / 6 * alone[1], rel=1e-12
+    )
+    exact, _ = run.step([4, 2])
+    assert outcome.terms["plot"].loss > exact.terms["plot"].loss
+
+
+def test_carried_coupling_equals_exact_while_the_batch_stays_the_same() -> None:
+    """With the last step's statistics equal to this one's there is nothing stale in them."""
+    run = Run("dpo+plot")
+    exact, gradients = run.step([2, 2, 2])
+
+    carried, carried_gradients = run.step([2, 2, 2], mode="carried", carried=exact.parts)
+
+    for name, result in exact.terms.items():
+        torch.testing.assert_close(carried.terms[name].loss, result.loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(carried_gradients, gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_carried_coupling_begins_with_an_exact_step() -> None:
+    run = Run("dpo+plot")
+    _, exact = run.step([3, 3])
+
+    _, first = run.step([3, 3], mode="carried", carried=None)
+
+    torch.testing.assert_close(first, exact, rtol=0, atol=0)
+
+
+def test_carried_parts_survive_a_checkpoint() -> None:
+    run = Run("dpo+plot")
+    outcome, _ = run.step([2, 4])
+    again = [Part.from_tensors(part.as_tensors()) for part in outcome.parts]
+
+    _, one = run.step([2, 4], mode="carried", carried=outcome.parts)
+    _, other = run.step([2, 4], mode="carried", carried=again)
+
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_term_gradients_add_up_to_the_whole_and_measuring_changes_nothing() -> None:
+    run = Run("dpo+plot")
+    _, plain = run.step([2, 2, 2])
+    meter = TermGradientMeter(run.policy.trainable(), ["dpo", "plot"])
+
+    _, measured = run.step([2, 2, 2], meter=meter)
+
+    torch.testing.assert_close(measured, plain, rtol=0, atol=0)
+    added = [
+        one + other
+        for one, other in zip(meter.collected["dpo"], meter.collected["plot"], strict=True)
+    ]
+    # The architecture's norms run in fp32, so separate backward passes round apart.
+    torch.testing.assert_close(added, plain, rtol=1e-4, atol=1e-7)
+    metrics = meter.metrics("dpo")
+    norms = {
+        name: sum(float((gradient**2).sum()) for gradient in rows) ** 0.5
+        for name, rows in meter.collected.items()
+    }
+    assert float(metrics["train/grad_norm/dpo"]) == pytest.approx(norms["dpo"])
+    assert float(metrics["train/grad_share/plot"]) == pytest.approx(norms["plot"] / norms["dpo"])
+    assert -1 <= float(metrics["train/grad_cosine/plot"]) <= 1
+
+
+def test_an_unused_term_output_has_a_zero_gradient() -> None:
+    """DPO does not read the distribution that PLOT asked for."""
+    run = Run("dpo+plot")
+    outcome, _ = run.step([6])
+
+    assert set(outcome.terms) == {"dpo", "plot"}
+    assert outcome.whole.policy.distributions.keys() == {
+        ("chosen", "batch"),
+        ("rejected", "batch"),
+    }
