@@ -97,7 +97,7 @@ def test_the_real_gsm8k_is_whole(tmp_path: Path) -> None:
     assert sum("," in e.responses[0].rpartition("####")[2] for e in everything) == 93
     assert not any("," in (example.answer or "") for example in everything)
     assert sum((example.answer or "").startswith("-") for example in everything) == 5
-    # A reader that splits at every Unicode line boundary breaks here.
+    # One row holds it twice; test_files.py has it as a bare character too.
     assert sum("\u2028" in e.prompt[0].content + e.responses[0] for e in split.train) == 1
 
 
