@@ -41,28 +41,32 @@ def find(folder: Path) -> list[Path]:
     return runs
 
 
-def rows(runs: list[Contents]) -> tuple[list[list[str]], list[list[str]]]:
-    """What differs between the runs, and what they measured after training.
-
-    Returns:
-        Rows of settings and rows of measures: a name, then one value a run, unescaped.
-    """
-    settings = [flat(run.config or {}) for run in runs]
-    keys = list(dict.fromkeys(key for one in settings for key in one))
-    differing = [
-        [key, *(str(one.get(key, "–")) for one in settings)]
+def settings(runs: list[Contents]) -> list[list[str]]:
+    """Settings that differ: a dotted key, then one value a run, unescaped."""
+    leaves = [flat(run.config or {}) for run in runs]
+    keys = list(dict.fromkeys(key for one in leaves for key in one))
+    return [
+        [key, *(str(one.get(key, "–")) for one in leaves)]
         for key in keys
         if not any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
-        and len({str(one.get(key, "–")) for one in settings}) > 1
+        and len({str(one.get(key, "–")) for one in leaves}) > 1
     ]
+
+
+def outcomes(runs: list[Contents], *, by_category: bool = False) -> list[list[str]]:
+    """What was measured after training: a name, then one value a run, unescaped.
+
+    Args:
+        by_category: the measures of single sub-preferences in place of those over all cases.
+    """
     found = [{(m.key, m.category): m for m in measures(run.metrics or {})} for run in runs]
-    measured = []
+    lines = []
     for key in dict.fromkeys(key for one in found for key in one):
         values = [one[key].after if key in one else None for one in found]
-        if any(values):
-            label = next(one[key] for one in found if key in one)
-            measured.append([_label(label), *(_value(value) for value in values)])
-    return differing, measured
+        measure = next(one[key] for one in found if key in one)
+        if any(values) and measure.in_summary != by_category:
+            lines.append([_label(measure), *(_value(value) for value in values)])
+    return lines
 
 
 def write(folder: Path, runs: list[Contents]) -> None:
@@ -71,15 +75,16 @@ def write(folder: Path, runs: list[Contents]) -> None:
     Raises:
         RunError: the disk cannot be written.
     """
-    differing, measured = rows(runs)
     names = [escape(name_of(run.run_dir, folder)) for run in runs]
     parts = [f"# {len(runs)} runs side by side"]
     if len(runs) > 1:
-        none = "None: these runs had the same settings."
-        settings = _table("Setting", names, differing) if differing else none
-        parts += ["## Settings that differ", settings]
-    parts.append("## After training")
-    parts.append(_table("Measure", names, measured) if measured else "*Nothing was measured.*")
+        differing = settings(runs)
+        same = "None: these runs had the same settings."
+        parts += ["## Settings that differ", _table("Setting", names, differing) or same]
+    measured = _table("Measure", names, outcomes(runs))
+    parts += ["## After training", measured or "*Nothing was measured.*"]
+    if by_category := _table("Measure", names, outcomes(runs, by_category=True)):
+        parts += ["## After training, by sub-preference", by_category]
     unmeasured = [f"`{run.run_dir.name}`: {run.left_out('metrics.json')}" for run in runs]
     parts += [line for line, run in zip(unmeasured, runs, strict=True) if run.metrics is None]
     parts.append(
@@ -96,6 +101,8 @@ def name_of(run_dir: Path, folder: Path) -> str:
 
 
 def _table(first: str, names: list[str], lines: list[list[str]]) -> str:
+    if not lines:
+        return ""
     escaped = [[escape(cell) for cell in line] for line in lines]
     return table([first, *names], escaped, len(names))
 

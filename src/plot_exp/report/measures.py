@@ -59,6 +59,11 @@ class Measure:
         return KNOWN.get(self.key, (self.key, ""))[0]
 
     @property
+    def in_summary(self) -> bool:
+        """Over all cases, or a measure that only some sub-preferences have."""
+        return self.category is None or self.key == "eval/exact_match"
+
+    @property
     def better(self) -> str:
         """`higher`, `lower`, or empty where neither is."""
         return KNOWN.get(self.key, (self.key, ""))[1]

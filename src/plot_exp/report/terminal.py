@@ -25,7 +25,7 @@ def closing_table(run_dir: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     found = measures(run_contents.read(run_dir).metrics or {})
-    rows = [row for row in found if row.key in KNOWN and _shown(row)]
+    rows = [row for row in found if row.key in KNOWN and row.in_summary]
     if rows:
         console.print(_table(rows))
     else:
@@ -35,11 +35,6 @@ def closing_table(run_dir: Path, console: Console | None = None) -> None:
         console.print(Text(f"Look first at {report}"), soft_wrap=True)
     else:
         console.print(Text(f"Everything is in {run_dir}"), soft_wrap=True)
-
-
-def _shown(row: Measure) -> bool:
-    """Measures over all cases, and those that only one category has."""
-    return row.category is None or row.key == "eval/exact_match"
 
 
 def _table(rows: list[Measure]) -> Table:

@@ -42,11 +42,9 @@ def _show(folder: Path, runs: list[contents.Contents]) -> None:
     table.add_column("", overflow="fold")
     for one in runs:
         table.add_column(Text(compare.name_of(one.run_dir, folder)), justify="right")
-    settings, measured = compare.rows(runs)
-    for line in settings:
-        table.add_row(*map(Text, line))
-    table.add_section()
-    for line in measured:
-        table.add_row(*map(Text, line))
+    for lines in (compare.settings(runs), compare.outcomes(runs)):
+        for line in lines:
+            table.add_row(*map(Text, line))
+        table.add_section()
     console.print(table)
     console.print(Text(f"Look first at {folder / 'comparison.md'}"), soft_wrap=True)
