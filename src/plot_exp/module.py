@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from plot_exp.config.schema import OptimizerConfig, TrainerConfig
-from plot_exp.training.coupling import Outcome, Part, accumulate
 from plot_exp.data.collate import Batch
 from plot_exp.errors import RunError
-from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
 from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
+from plot_exp.training.coupling import Outcome, Part, accumulate
+from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import Throughput, response_metrics, term_metrics
 
 Log = Callable[[Mapping[str, float], int], None]
@@ -100,9 +100,7 @@ class PreferenceModule(pl.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad()
         outcome = self._accumulate(microbatches, meter)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.trainable(), self.settings.gradient_clip
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.settings.gradient_clip)
         self._require_finite(norm, outcome, step)
         learning_rate = optimizer.param_groups[0]["lr"]
         optimizer.step()

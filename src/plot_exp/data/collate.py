@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ class Responses(OnDevice):
         """[R] bool: ranked behind another, or labelled undesirable."""
         return torch.where(self.desirable >= 0, self.desirable == 0, self.rank > 0)
 
+    def as_tensors(self) -> dict[str, Any]:
+        """The fields by name, for a checkpoint that is loaded with weights only."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     @staticmethod
     def concatenate(parts: Sequence[Responses]) -> Responses:
         """The responses of several microbatches as those of one batch."""
@@ -113,7 +117,12 @@ class Batch(OnDevice):
 
 def describe_responses(examples: Sequence[TokenisedExample]) -> Responses:
     """The response-level facts of a batch of examples."""
-    example, rank, score, desirable, length, pairs = [], [], [], [], [], []
+    example: list[int] = []
+    rank: list[int] = []
+    score: list[float] = []
+    desirable: list[int] = []
+    length: list[int] = []
+    pairs: list[tuple[int, int]] = []
     for index, item in enumerate(examples):
         first = len(example)
         labels = item.example.desirable

@@ -16,6 +16,8 @@ from plot_exp.evals.intervals import summarise
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
 
+COMPARED = ("reward_accuracy", "reward_margin", "logp_accuracy")
+
 
 @dataclass(frozen=True)
 class ScoredExample:
@@ -99,13 +101,16 @@ def preference_metrics(
 
     Args:
         beta: from log-ratios to rewards.
-        intervals: add `/count`, `/low` and `/high` (95 % bootstrap over examples) to each.
+        intervals: add `/count`, `/low` and `/high` (95 % bootstrap over examples) to accuracies
+            and margins.
     """
     values: dict[str, list[float]] = defaultdict(list)
     scored = list(scored)
     groups = group_names([item.source.example for item in scored])
     for item, names in zip(scored, groups, strict=True):
-        found = _of_labelled(item, beta) if item.source.example.desirable else _of_ranked(item, beta)
+        found = (
+            _of_labelled(item, beta) if item.source.example.desirable else _of_ranked(item, beta)
+        )
         for key, numbers in found.items():
             values[key] += numbers
             for name in names:
@@ -113,7 +118,10 @@ def preference_metrics(
     if intervals:
         metrics: dict[str, float] = {}
         for key in sorted(values):
-            metrics |= summarise(key, values[key])
+            compared = key.startswith(COMPARED)
+            metrics |= (
+                summarise(key, values[key]) if compared else {key: float(np.mean(values[key]))}
+            )
         return metrics
     return {key: float(np.mean(values[key])) for key in sorted(values)}
 

@@ -102,8 +102,7 @@ def sample_rows(before: Result, after: Result) -> list[dict[str, Any]]:
         rows.append(
             {
                 "prompt": [
-                    {"role": message.role, "content": message.content}
-                    for message in example.prompt
+                    {"role": message.role, "content": message.content} for message in example.prompt
                 ],
                 "category": example.category,
                 "dataset": example.dataset,

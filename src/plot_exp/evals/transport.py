@@ -63,9 +63,7 @@ def favoured_tokens(
     order = torch.argsort(difference, descending=True, stable=True)
     return {
         "favoured": [row for row in rows(order[:SHOWN_TOKENS]) if row["difference"] > 0],
-        "disfavoured": [
-            row for row in rows(order.flip(0)[:SHOWN_TOKENS]) if row["difference"] < 0
-        ],
+        "disfavoured": [row for row in rows(order.flip(0)[:SHOWN_TOKENS]) if row["difference"] < 0],
     }
 
 

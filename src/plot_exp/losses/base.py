@@ -69,6 +69,7 @@ class Term(nn.Module):
     Attributes:
         request: the outputs that it reads beside token log-probabilities.
         weight: its factor in the sum.
+        beta: its factor from log-ratios to rewards, where it has one.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -80,6 +81,7 @@ class Term(nn.Module):
         super().__init__()
         self.weight = weight
         self.request = Request()
+        self.beta: float | None = None
 
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 from torch import nn
 
@@ -36,15 +37,15 @@ class Composite(nn.Module):
     @property
     def weights(self) -> dict[str, float]:
         """Each term's factor in the sum."""
-        return {name: float(term.weight) for name, term in self.terms.items()}
+        return {name: term.weight for name, term in self._terms()}
 
     @property
     def beta(self) -> float:
         """The factor from log-ratios to rewards: that of the first term with one, else 1."""
-        for term in self.terms.values():
-            if hasattr(term, "beta"):
-                return float(term.beta)
-        return 1.0
+        return next((term.beta for _, term in self._terms() if term.beta is not None), 1.0)
+
+    def _terms(self) -> Iterator[tuple[str, Term]]:
+        return ((name, cast(Term, term)) for name, term in self.terms.items())
 
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals

@@ -38,7 +38,7 @@ class DPO(Term):
 
     def __init__(self, config: DPOConfig, context: Context) -> None:
         super().__init__(config.weight)
-        self.beta = config.beta
+        self.beta: float = config.beta
         self.label_smoothing = config.label_smoothing
 
     def forward(

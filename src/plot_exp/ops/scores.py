@@ -133,4 +133,3 @@ class Scores:
             else:
                 columns.append(list(gradient.split([len(p.tensors()[place]) for p in parts])))
         return [list(row) for row in zip(*columns, strict=True)]
-

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 def add_term_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
     """The sum over terms of weighted gradients in the score tensors."""
     rows = list(gradients.values())
-    return [torch.stack(list(column)).sum(0) if len(rows) > 1 else column[0] for column in zip(*rows, strict=True)]
+    return [
+        torch.stack(list(column)).sum(0) if len(rows) > 1 else column[0]
+        for column in zip(*rows, strict=True)
+    ]
 
 
 class TermGradientMeter:

@@ -69,7 +69,7 @@ class Measurer:
         self.plot = self._plot()
 
     def _plot(self) -> PLOT | None:
-        term = self.composite.terms["plot"] if "plot" in self.composite.terms else None
+        term = dict(self.composite.terms).get("plot")
         if isinstance(term, PLOT):
             return term
         counts = self.context.token_counts()
@@ -154,17 +154,17 @@ class Measurer:
         tokenizer = self.prepared.start.tokeniser.tokenizer
         names = [tokenizer.decode([token]) for token in range(self.context.vocab_size)]
         counts = self.context.token_counts()
-        shares = [
+        share_before, share_after = (
             self.plot.restrict(found.to(self.plot.target.device, torch.float32)).cpu()
             for found in (before.distribution, after.distribution)
-        ]
+        )
         return {
             **favoured_tokens(
                 signed_difference(self.context), counts.chosen, counts.rejected, names
             ),
             "distance_before": distance(self.plot, before.distribution),
             "distance_after": distance(self.plot, after.distribution),
-            "moved": moved_tokens(self.plot.target.cpu(), *shares, names),
+            "moved": moved_tokens(self.plot.target.cpu(), share_before, share_after, names),
             "in_loss": "plot" in self.composite.terms,
         }
 

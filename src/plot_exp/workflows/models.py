@@ -30,7 +30,7 @@ class Start:
 
 
 def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) -> Start:
-    """The policy's start; `model=tiny` trains its base on the examples first, or finds it cached."""
+    """The policy's start; the base of `model=tiny` is trained on the examples, or cached."""
     model = config.model
     if model.name == "tiny":
         folder = base_directory(
@@ -54,9 +54,7 @@ def open_saved(config: Config, folder: Path) -> Start:
     model = config.model.model_copy(
         update={"name": str(folder), "weights": "pretrained", "revision": None}
     )
-    return Start(
-        Policy(load_model(model)), ChatTokeniser(load_tokenizer(model)), str(folder)
-    )
+    return Start(Policy(load_model(model)), ChatTokeniser(load_tokenizer(model)), str(folder))
 
 
 def open_reference(config: Config, start: Start) -> Policy:

@@ -132,7 +132,9 @@ class Drawer:
 
 def _require_pairs(config: Config, split: Split) -> None:
     """Some data turn out to hold no pair only when they are read."""
-    lacking = [name for name, section in config.loss.items() if getattr(section, "needs_pairs", False)]
+    lacking = [
+        name for name, section in config.loss.items() if getattr(section, "needs_pairs", False)
+    ]
     if not lacking or any(_has_pair(example) for example in split.train):
         return
     raise UserError(

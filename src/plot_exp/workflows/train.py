@@ -56,7 +56,9 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     try:
         measurer = Measurer(config, prepared, reference, composite, context, bar)
         before = measurer.measure(policy)
-        trained = _fit(config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint)
+        trained = _fit(
+            config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint
+        )
         after = measurer.measure(policy)
         metrics = trained | after.metrics | _prefixed("base/", before.metrics)
         _write_answers(run_dir, before, after)
