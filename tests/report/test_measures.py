@@ -34,10 +34,12 @@ def test_categories_and_parts_are_told_apart() -> None:
     found = by_key(
         {
             "val/count": 12,
-            "val/count/sum": 5,
             "val/count/a/b": 7,
             "val/reward_accuracy": 0.5,
             "val/reward_accuracy/a/b": 0.25,
+            "val/reward_accuracy/a": 0.25,
+            "val/reward_accuracy/chosen_longer": 0.5,
+            "val/reward_accuracy/chosen_longer/a/b": 0.5,
             "val/logp_accuracy/mean": 0.6,
             "val/logp_accuracy/mean/a/b": 0.7,
             "val/reward_margin": 1.0,
@@ -48,6 +50,9 @@ def test_categories_and_parts_are_told_apart() -> None:
     assert set(found) == {
         ("val/reward_accuracy", None),
         ("val/reward_accuracy", "a/b"),
+        ("val/reward_accuracy", "a"),
+        ("val/reward_accuracy/chosen_longer", None),
+        ("val/reward_accuracy/chosen_longer", "a/b"),
         ("val/logp_accuracy/mean", None),
         ("val/logp_accuracy/mean", "a/b"),
         ("val/reward_margin", None),

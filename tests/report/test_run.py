@@ -51,7 +51,7 @@ def test_a_whole_run(make_run: MakeRun, nasty: str) -> None:
     assert "from 0.413 to 0.158 (-61.7 %)" in text
     assert "python -m plot_exp seed=0 'dataset.path=/my data/a.jsonl'" in text
     assert "is a reconstruction" in text
-    assert "they were trained on" in text
+    assert "4 of 2700 training prompts also stand in validation and **were trained on**" in text
     page = MarkdownIt("gfm-like", {"linkify": False}).render(text)
     assert "<script>" not in page
     assert "<h1>no heading" not in page
@@ -95,8 +95,17 @@ def test_a_loss_without_plot_says_nothing_of_it(make_run: MakeRun) -> None:
     config = (run_dir / "config.yaml").read_text()
     (run_dir / "config.yaml").write_text(re.sub(r"  plot:\n(    .*\n)+", "", config))
     text = report(run_dir)
-    assert "no term of this loss uses a preference distribution" in text
+    assert "*Left out. `preference_distribution.json`: not there (" in text
     assert "**PLOT**" not in text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_sub_preference_is_not_shown_twice(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    (run_dir / "metrics.json").write_text(
+        '{"val/reward_accuracy": 0.75, "val/reward_accuracy/harmless-base": 0.75}'
+    )
+    assert "There is only one, harmless-base" in report(run_dir)
 
 
 def test_a_torn_last_line_of_metrics_is_not_read(make_run: MakeRun) -> None:

@@ -23,7 +23,7 @@ WHY_ABSENT = {
     "metrics.csv": "no step was logged",
     "samples.jsonl": "nothing was generated (`eval.generations=0`, or the run has not ended)",
     "data.json": "the run ended before its data were read",
-    "preference_distribution.json": "no term of this loss uses a preference distribution",
+    "preference_distribution.json": "it takes pairs to train on and held-out examples",
 }
 
 

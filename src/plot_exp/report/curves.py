@@ -48,13 +48,15 @@ def draw(history: History, folder: Path) -> list[Picture]:
 def _loss(history: History, folder: Path) -> Iterator[Picture]:
     terms = _under(history, "train/loss/")
     titles = {"train/loss": "Loss in all", **{name: f"Term: {name[11:]}" for name in terms}}
-    if "train/plot/distance" in history:
+    # The term is the distance where it is neither scaled nor averaged otherwise.
+    distance = history.get("train/plot/distance")
+    if distance and distance != history.get("train/loss/plot"):
         titles["train/plot/distance"] = "PLOT's distance"
     shown = [name for name in titles if name in history]
     if not shown:
         return
-    columns = min(len(shown), 2)
-    figure, axes = panels(-(-len(shown) // columns), columns)
+    columns = len(shown) if len(shown) in (1, 3) else 2
+    figure, axes = panels(-(-len(shown) // columns), columns, width=9 if columns == 3 else 8)
     for axis, name in zip(axes, shown, strict=False):
         line(axis, history[name], "training")
         validation = name.replace("train/", "val/", 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Key: what a person reads, and which way is better where there is one.
@@ -10,6 +10,8 @@ KNOWN: dict[str, tuple[str, str]] = {
     "val/reward_accuracy": ("Reward accuracy", "higher"),
     "val/logp_accuracy/sum": ("Log-probability accuracy (sum)", "higher"),
     "val/logp_accuracy/mean": ("Log-probability accuracy (mean)", "higher"),
+    "val/reward_accuracy/chosen_longer": ("Reward accuracy, chosen longer", "higher"),
+    "val/reward_accuracy/rejected_longer": ("Reward accuracy, rejected longer", "higher"),
     "val/reward_margin": ("Reward margin", "higher"),
     "val/reward_margin/chosen_longer": ("Reward margin, chosen longer", "higher"),
     "val/reward_margin/rejected_longer": (
@@ -17,12 +19,15 @@ KNOWN: dict[str, tuple[str, str]] = {
         "higher",
     ),
     "eval/demo/harmful_answer_rate": ("Harmful demo requests answered", "lower"),
+    "eval/demo/benign_refusal_rate": ("Benign demo requests refused", "lower"),
     "eval/benign_refusal_rate": ("Benign requests refused", "lower"),
     "eval/exact_match": ("Exact match of final answers", "higher"),
+    "val/transport_distance": ("Transport distance to the preference distribution", ""),
     "eval/perplexity_under_reference": ("Perplexity under the reference", ""),
     "eval/distinct_1": ("Distinct unigrams", ""),
     "eval/distinct_2": ("Distinct bigrams", ""),
     "eval/response_length": ("Response length, tokens", ""),
+    "eval/finished": ("Answers that came to their own end", ""),
 }
 _ATTRIBUTES = ("count", "low", "high")
 _PARTS = ("sum", "mean", "chosen_longer", "rejected_longer", "same_length")
@@ -92,24 +97,13 @@ def measures(metrics: Mapping[str, float]) -> list[Measure]:
     before = {key[5:]: value for key, value in metrics.items() if key.startswith("base/")}
     after = {key: value for key, value in metrics.items() if key.startswith(("val/", "eval/"))}
     keys = [key for key in dict.fromkeys([*after, *before]) if _is_measure(key, after, before)]
-    named = categories(metrics)
     found = []
     for key in keys:
-        general, category = _split_category(key, named, {*after, *before})
+        general, category = _split_category(key, {*after, *before})
         sides = (_estimate(side, key, category) for side in (before, after))
         found.append(Measure(general, category, *sides))
     order = {key: rank for rank, key in enumerate(KNOWN)}
     return sorted(found, key=lambda measure: order.get(measure.key, len(order)))
-
-
-def categories(metrics: Mapping[str, float]) -> list[str]:
-    """The categories that cases were counted in."""
-    counted = (key.removeprefix("base/") for key in metrics)
-    return list(
-        dict.fromkeys(
-            key.removeprefix("val/count/") for key in counted if key.startswith("val/count/")
-        )
-    )
 
 
 def number(value: float) -> str:
@@ -129,13 +123,15 @@ def _is_measure(key: str, *sides: Mapping[str, float]) -> bool:
     return not (last in _ATTRIBUTES and any(parent in side for side in sides))
 
 
-def _split_category(key: str, named: Iterable[str], keys: set[str]) -> tuple[str, str | None]:
-    for category in named:
-        if key.endswith(f"/{category}"):
-            return key.removesuffix(f"/{category}"), category
-    parent, _, last = key.rpartition("/")
-    if parent == "eval/exact_match" or (parent in keys and last not in _PARTS):
-        return parent, last
+def _split_category(key: str, keys: set[str]) -> tuple[str, str | None]:
+    """The measure that `key` belongs to, and the category, which may hold slashes of its own."""
+    if key in KNOWN:
+        return key, None
+    names = key.split("/")
+    for length in range(2, len(names)):
+        general = "/".join(names[:length])
+        if (general in keys or general in KNOWN) and names[length] not in _PARTS:
+            return general, "/".join(names[length:])
     return key, None
 
 

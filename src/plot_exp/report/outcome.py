@@ -37,6 +37,9 @@ def by_category(contents: Contents) -> str:
             grouped.setdefault(measure.key, []).append(measure)
     if not grouped:
         return "*Left out. `metrics.json` holds no number by sub-preference.*"
+    named = {measure.category for rows in grouped.values() for measure in rows}
+    if len(named) == 1:
+        return f"There is only one, {escape(str(named.pop()))}: the table above is its own."
     shown, further = [], []
     for key, rows in grouped.items():
         body = _category_table(rows)
@@ -77,7 +80,10 @@ def distribution(contents: Contents) -> str:
     text = f"The model's distance to the target went from {number(before)} to {number(after)}"
     if before:
         text += f" ({(after - before) / before:+.1%})"
-    return text.replace("%", " %") + "."
+    sentence = text.replace("%", " %") + "."
+    if contents.distribution.get("in_loss") is False:
+        sentence += " No term of this loss uses it; it is shown so that runs can be compared."
+    return sentence
 
 
 def _measure_table(rows: list[Measure]) -> str:

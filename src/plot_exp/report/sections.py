@@ -160,14 +160,14 @@ def _tally_rows(tally: dict[str, Any]) -> list[list[str]]:
 
 
 def _overlap(overlap: dict[str, Any]) -> str:
-    prompts, training = overlap.get("prompts", 0), overlap.get("training")
-    if not prompts:
-        return "No prompt stands in both training and validation."
-    examples = f" ({training} training examples)" if training is not None else ""
-    fate = (
-        "they were left out of training"
-        if overlap.get("removed")
-        else "**they were trained on**, so validation is not wholly unseen "
-        "(`dataset.remove_overlap=true` leaves them out)"
+    shared, training = overlap.get("prompts", 0), overlap.get("training")
+    out_of = f"{shared} of {training}" if training is not None else f"{shared}"
+    if not shared:
+        gone = "; those that did were left out" if overlap.get("removed") else ""
+        return f"No training prompt also stands in validation{gone}."
+    if overlap.get("removed"):
+        return f"{out_of} training prompts also stood in validation and were left out."
+    return (
+        f"{out_of} training prompts also stand in validation and **were trained on**, so "
+        "validation is not wholly unseen (`dataset.remove_overlap=true` leaves them out)."
     )
-    return f"{prompts} prompts stand in both training and validation{examples}; {fate}."

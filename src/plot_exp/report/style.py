@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from plot_exp.files import replacing
 from plot_exp.report.contents import Series
@@ -83,20 +84,29 @@ def line(axis: Any, series: Series, label: str, index: int = 0, **style: Any) ->
     axis.plot(steps, values, label=label, **{**defaults, **style})
 
 
-def finish(axis: Any, title: str, y_label: str, x_label: str = STEP_AXIS) -> None:
-    """Titles, and a legend beneath the axes where there is more than one thing to tell apart."""
+def finish(
+    axis: Any, title: str, y_label: str, x_label: str = STEP_AXIS, *, legend_below: float = 0.6
+) -> None:
+    """Titles, and a legend beneath the axes where there is more than one thing to tell apart.
+
+    Args:
+        legend_below: how far beneath the axes the legend stands, in inches.
+    """
     axis.set_title(title, loc="left", fontweight="bold")
     axis.set_xlabel(x_label)
     if x_label == STEP_AXIS:
         axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axis.set_ylabel(y_label)
     handles, labels = axis.get_legend_handles_labels()
     if len(handles) > 1:
+        rows = axis.get_subplotspec().get_gridspec().nrows
+        height = 0.75 * axis.figure.get_figheight() / rows
         axis.legend(
             handles,
             labels,
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
+            bbox_to_anchor=(0.5, -legend_below / height),
             fontsize=8,
             frameon=False,
             ncols=2 if max(map(len, labels)) > 14 else min(len(labels), 4),
@@ -113,4 +123,6 @@ def printable(token: str) -> str:
         else f"\\u{ord(character):04x}"
         for character in visible
     )
+    if not drawn:
+        return "(empty)"
     return drawn if len(drawn) <= 18 else drawn[:17] + "…"

@@ -48,8 +48,8 @@ def draw(distribution: dict[str, Any], folder: Path) -> list[Picture]:
         pictures.append(
             Picture(
                 "moved.png",
-                "Probability of the favoured tokens under the target, and under the model before "
-                "and after training",
+                "The tokens whose probability changed most: under the target, and under the model "
+                "before and after training",
             )
         )
     return pictures
@@ -74,22 +74,17 @@ def _moved(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     figure, (axis,) = panels(1, 1, width=6.5, height=1.4 + 0.19 * len(shown))
     for index, row in enumerate(shown):
         axis.plot([row["before"], row["after"]], [index, index], color=GREY, linewidth=1, zorder=1)
-    for key, label, marker, color in (
-        ("target", "target", "|", GREEN),
-        ("before", "model before", "o", ORANGE),
-        ("after", "model after", "D", BLUE),
+    places = range(len(shown))
+    # The model before is a ring, so that it is seen beneath a model that did not move.
+    for key, label, style in (
+        ("target", "target", {"marker": "|", "color": GREEN, "s": 110}),
+        ("before", "model before", {"marker": "o", "edgecolor": ORANGE, "color": "none", "s": 60}),
+        ("after", "model after", {"marker": "D", "color": BLUE, "s": 16}),
     ):
-        values = [row[key] for row in shown]
-        size = 110 if marker == "|" else 24
-        axis.scatter(
-            values, range(len(shown)), marker=marker, color=color, label=label, s=size, zorder=2
-        )
+        axis.scatter([row[key] for row in shown], places, label=label, zorder=2, **style)
     _token_axis(axis, shown)
     axis.locator_params(axis="x", nbins=6)
-    axis.set_title("How far the model moved", loc="left", fontweight="bold")
-    axis.set_xlabel("probability of the token")
-    # The rows come in falling order, so this corner is the empty one.
-    axis.legend(loc="lower right", fontsize=8, framealpha=0.9, edgecolor="none")
+    finish(axis, "How far the model moved", "", "probability of the token", legend_below=0.55)
     save(figure, folder, "moved.png")
 
 
