@@ -23,7 +23,7 @@ def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable
 
 
 def shown(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """A bar on a terminal; a line at the start and the end elsewhere."""
+    """A bar on a terminal; one line at the start elsewhere."""
     from tqdm import tqdm
 
     if not sys.stderr.isatty():

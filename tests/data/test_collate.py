@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -93,7 +94,7 @@ def test_without_pairs_the_index_is_empty_and_two_wide(items):
 def test_concatenated_microbatches_are_the_batch(items, cuts):
     whole = describe_responses(items)
     edges = [0, *cuts, len(items)]
-    parts = [describe_responses(items[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [describe_responses(items[a:b]) for a, b in itertools.pairwise(edges)]
     found = Responses.concatenate(parts)
     for name, value in whole.as_tensors().items():
         other = getattr(found, name)

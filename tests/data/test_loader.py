@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -39,6 +40,10 @@ def rows_of(batches):
     return [[s.example.origin.row for part in parts for s in part.sources] for parts in batches]
 
 
+def flat(rows):
+    return list(itertools.chain.from_iterable(rows))
+
+
 @pytest.mark.parametrize("count", [1, 7, 100])
 def test_an_epoch_is_a_permutation(count):
     assert sorted(epoch_order(count, seed=1, epoch=2)) == list(range(count))
@@ -52,21 +57,21 @@ def test_orders_differ_by_seed_and_epoch():
 def test_each_example_stands_exactly_once_in_an_epoch_and_the_last_batch_is_cut(items):
     found = rows_of(make(items))
     assert [len(rows) for rows in found] == [4, 4, 2]
-    assert sorted(sum(found, [])) == list(range(10))
+    assert sorted(flat(found)) == list(range(10))
 
 
 def test_batches_run_on_across_the_ends_of_epochs(items):
     found = rows_of(make(items, epochs=3.0))
     assert [len(rows) for rows in found] == [4] * 7 + [2]
-    flat = sum(found, [])
+    taken = flat(found)
     for epoch in range(3):
-        assert sorted(flat[epoch * 10 : epoch * 10 + 10]) == list(range(10))
+        assert sorted(taken[epoch * 10 : epoch * 10 + 10]) == list(range(10))
 
 
 def test_part_of_an_epoch(items):
     found = rows_of(make(items, epochs=0.5))
     assert [len(rows) for rows in found] == [4, 1]
-    assert len(set(sum(found, []))) == 5
+    assert len(set(flat(found))) == 5
 
 
 def test_even_a_vanishing_part_takes_one_example(items):

@@ -103,7 +103,8 @@ class ChatTokeniser:
         text_of = {character: text for text, character in stand_in.items()}
         replaced = [self._special.sub(lambda found: stand_in[found[0]], one) for one in contents]
         ids: list[int] = []
-        for piece in re.split(f"([{''.join(text_of)}])", self._render(prompt, replaced)):
+        stand_ins = re.compile(f"([{''.join(text_of)}])")
+        for piece in filter(None, stand_ins.split(self._render(prompt, replaced))):
             ids += self._encode(text_of.get(piece, piece), plain=piece in text_of)
         return ids
 

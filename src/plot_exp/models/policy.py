@@ -55,12 +55,15 @@ class Policy(nn.Module):
         training = self.model.training
         self.model.eval()
         ids = torch.arange(4, device=self.device)[None]
-        expected = self.model(input_ids=ids).logits.float()
+        expected = self.model(input_ids=ids).logits
+        # Relative to the logits themselves: those of a fresh or scaled model are small.
+        tolerance = 1e-3 if expected.dtype in (torch.float32, torch.float64) else 2e-2
+        expected = expected.float()
         hidden = self.model.get_decoder()(input_ids=ids).last_hidden_state
         found = self.head(hidden).float()
         self.model.train(training)
         if expected.shape != found.shape or not torch.allclose(
-            expected, found, rtol=2e-2, atol=2e-2
+            expected, found, rtol=0, atol=tolerance * float(expected.abs().max())
         ):
             raise UserError(
                 f"model {type(self.model).__name__} changes its logits after the output "
@@ -69,12 +72,16 @@ class Policy(nn.Module):
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout probability to zero, the attention's own included."""
+    """Sets every dropout probability to zero, those that modules keep as plain numbers included.
+
+    Falcon reads its probabilities from the configuration, which is left as it is.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]  # a plain float there
+        for name, value in vars(module).items():
+            if isinstance(value, float) and "drop" in name:
+                setattr(module, name, 0.0)
 
 
 def frozen_copy(policy: Policy) -> Policy:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor
 
 from plot_exp.config.schema import TinyConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.loader import epoch_order
 from plot_exp.data.tokenise import ChatTokeniser
+from plot_exp.files import unwritable
 from plot_exp.progress import Bar
 
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -51,35 +52,67 @@ def base_directory(
 
     Returns:
         A `save_pretrained` folder, written whole or not at all.
+
+    Raises:
+        RunError: the disk cannot be written.
     """
     target = cache_dir / "tiny" / _fingerprint(config, examples, max_length, trained)
     if (target / "config.json").is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
     try:
-        tokenizer = train_tokenizer(config, examples)
-        model = build_model(config, tokenizer)
-        if trained:
-            train_base(model, tokenizer, examples, config, max_length, bar)
-        model.save_pretrained(made)
-        tokenizer.save_pretrained(made)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
         try:
-            made.rename(target)
-        except OSError:
-            # Another run finished the same base first; its folder is as good.
-            if not (target / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+            tokenizer = train_tokenizer(config, examples)
+            model = build_model(config, tokenizer)
+            tokenizer = _as_loaded(tokenizer, model, made)
+            if trained:
+                train_base(model, tokenizer, examples, config, max_length, bar)
+            model.save_pretrained(made)
+            tokenizer.save_pretrained(made)
+            _take_place(made, target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(target, error) from error
     return target
+
+
+def _as_loaded(tokenizer: Any, model: Any, folder: Path) -> Any:
+    """The tokenizer as everybody gets it from the folder.
+
+    Transformers loads it as a Qwen2 tokenizer, which splits words by rules of its own; the base
+    has to be trained on the same ids.
+    """
+    from transformers import AutoTokenizer
+
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _take_place(made: Path, target: Path) -> None:
+    try:
+        made.rename(target)
+    except OSError:
+        # Another run finished the same base first; its folder is as good.
+        if not (target / "config.json").is_file():
+            raise
 
 
 def _fingerprint(
     config: TinyConfig, examples: Sequence[PreferenceExample], max_length: int, trained: bool
 ) -> str:
     made_of = hashlib.sha256()
-    facts = [config.model_dump(mode="json"), max_length, trained, torch.__version__, CHAT_TEMPLATE]
+    facts = [
+        config.model_dump(mode="json"),
+        max_length,
+        trained,
+        torch.__version__,
+        transformers.__version__,  # decides how the tokenizer splits words
+        CHAT_TEMPLATE,
+        SPECIAL_TOKENS,
+    ]
     made_of.update(json.dumps(facts, sort_keys=True).encode())
     for example in examples:
         turns = [(message.role, message.content) for message in example.prompt]
@@ -118,6 +151,7 @@ def train_tokenizer(config: TinyConfig, examples: Sequence[PreferenceExample]) -
         tokenizer_object=core,
         pad_token="<|pad|>",
         eos_token="<|end|>",
+        unk_token="<|pad|>",  # never used; without it Qwen2's own would be added as a new id
         additional_special_tokens=SPECIAL_TOKENS[2:],
         chat_template=CHAT_TEMPLATE,
     )
