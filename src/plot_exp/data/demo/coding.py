@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
 
 
 class Snippet(NamedTuple):
@@ -16,30 +16,37 @@ class Snippet(NamedTuple):
     other_expression: str
 
 
-# Two purposes with their expressions; each one's expression is the other one's wrong answer.
-PAIRED_EXPRESSIONS: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
-    (("get the largest item of x", "max(x)"), ("get the smallest item of x", "min(x)")),
-    (("add up the items of x", "sum(x)"), ("count the items of x", "len(x)")),
-    (("put x in upper case", "x.upper()"), ("put x in lower case", "x.lower()")),
-    (("get the first item of x", "x[0]"), ("get the last item of x", "x[-1]")),
-    (("drop the first item of x", "x[1:]"), ("drop the last item of x", "x[:-1]")),
-    (("turn x into text", "str(x)"), ("turn x into a whole number", "int(x)")),
-    (("see if x is even", "x % 2 == 0"), ("see if x is odd", "x % 2 == 1")),
-    (("see if any item of x is true", "any(x)"), ("see if every item of x is true", "all(x)")),
-    (("list the keys of x", "list(x.keys())"), ("list the values of x", "list(x.values())")),
-    (("double x", "x * 2"), ("halve x", "x / 2")),
-    (("square x", "x ** 2"), ("negate x", "-x")),
-    (("sort x", "sorted(x)"), ("reverse x", "x[::-1]")),
-    (("see if x starts with a", 'x.startswith("a")'), ("see if x ends with a", 'x.endswith("a")')),
-    (("split x into words", "x.split()"), ("trim the spaces around x", "x.strip()")),
-    (("remove duplicates from x", "set(x)"), ("number the items of x", "enumerate(x)")),
-    (("make x positive", "abs(x)"), ("make x a decimal number", "float(x)")),
+# In each circle the expressions are near enough to be confused; each serves several purposes.
+CIRCLES: tuple[dict[str, tuple[str, ...]], ...] = (
+    {
+        "max(x)": ("get the largest item of x", "find the top value in x"),
+        "min(x)": ("get the smallest item of x", "find the lowest value in x"),
+        "sum(x)": ("add up the items of x", "get the total of x"),
+        "len(x)": ("count the items of x", "find how long x is"),
+    },
+    {
+        "x.upper()": ("put x in upper case", "make x all capitals"),
+        "x.lower()": ("put x in lower case", "make x all small letters"),
+        "x.split()": ("split x into words", "turn the text x into a list"),
+        "x.strip()": ("trim the spaces around x", "cut blanks from both ends of x"),
+    },
+    {
+        "abs(x)": ("make x positive", "drop the sign of x"),
+        "round(x)": ("take x to the nearest whole number", "round x"),
+        "str(x)": ("turn x into text", "make a string of x"),
+    },
+    {
+        "sorted(x)": ("sort x", "put x in order"),
+        "reversed(x)": ("walk through x backwards", "go over x from end to start"),
+        "set(x)": ("remove duplicates from x", "keep each item of x once"),
+    },
 )
 
 SNIPPETS = tuple(
-    Snippet(purpose, expression, other)
-    for first, second in PAIRED_EXPRESSIONS
-    for (purpose, expression), other in ((first, second[1]), (second, first[1]))
+    Snippet(purpose, expression, other_expression)
+    for circle in CIRCLES
+    for expression, other_expression in in_a_circle(tuple(circle))
+    for purpose in circle[expression]
 )
 
 PROMPTS = Phrases(
@@ -88,17 +95,13 @@ ANSWERS = Phrases(
 )
 
 
-def _answer(expression: str, part: Part, rng: Random) -> str:
-    # Code keeps its case, so templates are filled without a capital.
-    return rng.choice(ANSWERS.of(part)).format(expression=expression)
-
-
 def write(snippet: Snippet, part: Part, rng: Random) -> Draft:
     """Both answers are valid Python; only the chosen one does what is asked."""
+    template = rng.choice(ANSWERS.of(part))  # filled without a capital, since code keeps its case
     return Draft(
         PROMPTS.fill(part, rng, purpose=snippet.purpose),
-        _answer(snippet.expression, part, rng),
-        _answer(snippet.other_expression, part, rng),
+        template.format(expression=snippet.expression),
+        template.format(expression=snippet.other_expression),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Generic, Literal, TypeVar
 
 Part = Literal["train", "validation"]
 Fact = TypeVar("Fact")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Phrases:
         """A template of `part` drawn by `rng`, its slots filled, its first letter a capital."""
         return capitalized(rng.choice(self.of(part)).format(**slots))
 
+    def fill_twice(
+        self, part: Part, rng: Random, slot: str, values: tuple[str, str], **slots: str
+    ) -> tuple[str, str]:
+        """One template of `part` with `slot` filled by each of two values: a minimal pair."""
+        template = rng.choice(self.of(part))
+        first, second = (template.format(**{slot: value}, **slots) for value in values)
+        return capitalized(first), capitalized(second)
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -63,9 +72,9 @@ class Draft:
 class SubPreference(Generic[Fact]):
     """One category: a closed world of facts and the templates that speak of them.
 
-    Each fact has one right and one wrong answer, and the wrong answer of one fact is the right
-    answer of another. So no answer is good or bad by its words, and a model that saw both sides
-    equally often prefers neither.
+    Each fact has one right and one wrong answer, and every answer is right for one fact and wrong
+    for another (see `in_a_circle`). So no answer is good or bad by its words, and a model that saw
+    both sides equally often prefers neither.
 
     Attributes:
         name: the category.
@@ -78,6 +87,15 @@ class SubPreference(Generic[Fact]):
     facts: tuple[Fact, ...]
     phrases: dict[str, Phrases]
     write: Callable[[Fact, Part, Random], Draft]
+
+
+def in_a_circle(answers: Sequence[Answer]) -> tuple[tuple[Answer, Answer], ...]:
+    """Each answer as the right one, with the next in the circle as the wrong one.
+
+    A circle of three or more gives each question a pair of answers of its own. Were two answers
+    swapped, a model trained on both sides would come to see their two questions as one.
+    """
+    return tuple(zip(answers, [*answers[1:], answers[0]], strict=True))
 
 
 def capitalized(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
 
 
 class Chore(NamedTuple):
@@ -16,46 +16,35 @@ class Chore(NamedTuple):
     other_advice: str
 
 
-# Two tasks with their advice; each one's advice is the other one's wrong answer.
-PAIRED_ADVICE: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
-    (("boil an egg", "leave it in hot water for eight minutes"),
-     ("water a cactus", "pour a little on the soil once a month")),
-    (("clean a window", "wipe the glass with vinegar and newspaper"),
-     ("bake bread", "let the dough rise, then use a hot oven")),
-    (("fall asleep faster", "dim the lights and put the phone away"),
-     ("learn new words", "use a few cards every morning")),
-    (("store onions", "keep them in a dry and dark basket"),
-     ("wash wool", "use cold water and a mild soap")),
-    (("tie a tie", "cross the wide end over the narrow one"),
-     ("cook rice", "use two cups of water for one cup of grain")),
-    (("save money", "set aside a small sum on payday"),
-     ("train a puppy", "reward every good try with a treat")),
-    (("remove a coffee stain", "dab the spot with cold water and salt"),
-     ("plant tulips", "put the bulbs in the ground in autumn")),
-    (("sharpen a pencil", "turn it gently in the blade"),
-     ("calm a crying baby", "hold it close and hum a soft song")),
-    (("write a thank-you note", "name the gift and say why you like it"),
-     ("pack a suitcase", "roll the shirts and put the shoes at the bottom")),
-    (("unclog a sink", "use a plunger and plenty of hot water"),
-     ("remember names", "repeat each one aloud when you meet")),
-    (("ripen an avocado", "keep it in a paper bag with a banana"),
-     ("start running", "alternate a minute of jogging and of walking")),
-    (("stop hiccups", "hold your breath and count to ten"),
-     ("hang a picture", "mark the spot on the wall and use a level")),
-    (("keep a cat off the table", "give it a high shelf of its own"),
-     ("make strong tea", "let the leaves steep for five minutes")),
-    (("fix a squeaky door", "put a drop of oil on the hinges"),
-     ("choose a book", "read the first page and see if it grips you")),
-    (("peel garlic", "press each clove with the flat of a knife"),
-     ("prepare for a hike", "check the weather and bring good boots")),
-    (("clear a foggy mirror", "rub it with a bit of shaving foam"),
-     ("speak in public", "practice in front of a friend")),
-)  # fmt: skip
+ADVICE: tuple[tuple[str, str], ...] = (
+    ("boil an egg", "leave it in hot water for eight minutes"),
+    ("water a cactus", "pour a little on the soil once a month"),
+    ("clean a window", "wipe the glass with vinegar and newspaper"),
+    ("bake bread", "let the dough rise, then use a hot oven"),
+    ("fall asleep faster", "dim the lights and put the phone away"),
+    ("learn new words", "use a few cards every morning"),
+    ("store onions", "keep them in a dry and dark basket"),
+    ("wash wool", "choose cold water and a mild soap"),
+    ("tie a tie", "cross the wide end over the narrow one"),
+    ("cook rice", "take two cups of water for one cup of grain"),
+    ("save money", "set aside a small sum on payday"),
+    ("train a puppy", "reward every good try with a treat"),
+    ("plant tulips", "bury the bulbs in autumn"),
+    ("calm a baby", "hold it close and hum a soft song"),
+    ("pack a suitcase", "roll the shirts and start with the shoes"),
+    ("remember names", "repeat each one aloud when you meet"),
+    ("unclog a sink", "fetch a plunger and plenty of hot water"),
+    ("stop hiccups", "breathe in and count to ten"),
+    ("hang a picture", "mark the spot on the wall with a pencil"),
+    ("make strong tea", "steep the leaves for five minutes"),
+    ("fix a squeaky door", "oil the hinges"),
+    ("peel garlic", "press each clove with the flat of a knife"),
+    ("prepare for a hike", "check the weather and bring good boots"),
+    ("speak in public", "practice in front of a friend"),
+)
 
 CHORES = tuple(
-    Chore(task, advice, other)
-    for (first, second) in PAIRED_ADVICE
-    for (task, advice), other in ((first, second[1]), (second, first[1]))
+    Chore(task, advice, other_advice) for (task, advice), (_, other_advice) in in_a_circle(ADVICE)
 )
 
 # The share of examples whose worse answer dodges the question instead of missing it.
@@ -119,12 +108,12 @@ EVASIONS = Phrases(
 
 def write(chore: Chore, part: Part, rng: Random) -> Draft:
     """The chosen answer is about the task; the other is about another one, or evades."""
+    prompt = PROMPTS.fill(part, rng, task=chore.task)
+    advice = (chore.advice, chore.other_advice)
+    chosen, rejected = ANSWERS.fill_twice(part, rng, "advice", advice)
     if rng.random() < EVASIVE_SHARE:
         rejected = EVASIONS.fill(part, rng)
-    else:
-        rejected = ANSWERS.fill(part, rng, advice=chore.other_advice)
-    chosen = ANSWERS.fill(part, rng, advice=chore.advice)
-    return Draft(PROMPTS.fill(part, rng, task=chore.task), chosen, rejected)
+    return Draft(prompt, chosen, rejected)
 
 
 HELPFULNESS = SubPreference(

@@ -1,61 +1,57 @@
-"""Humanity: meet good news with joy and bad news with comfort, and never with coldness."""
+"""Humanity: comfort the sad, rejoice with the happy, encourage the worried, and never be cold."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
+
+Feeling = Literal["sad", "happy", "worried"]
 
 
 class News(NamedTuple):
-    """What happened to the user, and whether it is a loss."""
+    """What happened to the user, how that feels, and a feeling that it is not."""
 
     event: str
-    sad: bool
+    feeling: Feeling
+    other_feeling: Feeling
 
 
-SAD = (
-    "my dog died",
-    "I failed my exam",
-    "I lost my job",
-    "my best friend moved away",
-    "my grandmother is very ill",
-    "my boyfriend left me",
-    "nobody came to my birthday",
-    "I broke my leg",
-    "our house was flooded",
-    "my cat ran away",
-    "I was left out of the team",
-    "my father is in the hospital",
-    "someone laughed at my speech",
-    "I missed my sister's wedding",
-    "my garden was ruined by hail",
-    "my old school burned down",
-)
-HAPPY = (
-    "we got a puppy",
-    "I passed my driving test",
-    "I found a new job",
-    "my best friend is coming to visit",
-    "my grandmother is well again",
-    "my girlfriend said yes",
-    "everyone came to my party",
-    "I won the race",
-    "we moved into our first home",
-    "my lost cat came back",
-    "I was picked for the choir",
-    "my baby was born",
-    "people cheered at my concert",
-    "my sister is getting married",
-    "my roses won a prize",
-    "my first story was printed",
-)
+EVENTS: dict[Feeling, tuple[str, ...]] = {
+    "sad": (
+        "my dog died",
+        "I failed my exam",
+        "I lost my job",
+        "nobody came to my birthday",
+        "our house was flooded",
+        "I missed my sister's wedding",
+        "my old school burned down",
+    ),
+    "happy": (
+        "we got a puppy",
+        "I passed my driving test",
+        "I got the job",
+        "my girlfriend said yes",
+        "everyone danced at my party",
+        "we moved into our first home",
+        "I won the race",
+    ),
+    "worried": (
+        "the vet has to operate on my rabbit",
+        "I was told of a surprise test",
+        "I was asked to give a speech",
+        "my interview was moved to tomorrow",
+        "I was called to the dentist",
+        "the doctor wants to see me again",
+        "my boss asked for a serious talk",
+    ),
+}
 
 NEWS = tuple(
-    News(event, sad)
-    for pair in zip(SAD, HAPPY, strict=True)
-    for event, sad in zip(pair, (True, False), strict=True)
+    News(event, feeling, other_feeling)
+    for feeling, other_feeling in in_a_circle(tuple(EVENTS))
+    for event in EVENTS[feeling]
 )
 
 # The share of examples whose worse answer is cold instead of out of place.
@@ -80,7 +76,7 @@ PROMPTS = Phrases(
         "I can hardly believe what happened today: {event}.",
         "I just wanted to tell someone that {event}.",
         "I keep thinking about last week, when {event}.",
-        "You know what happened? {event}.",
+        "You know what just happened: {event}.",
         "It was only yesterday that {event}.",
     ),
 )
@@ -117,34 +113,51 @@ JOYS = Phrases(
     ),
 )
 
+ENCOURAGEMENTS = Phrases(
+    train=(
+        "You can do this! I will keep my fingers crossed.",
+        "Good luck! I believe that it will go well.",
+        "Do not worry, you are stronger than you think.",
+        "Breathe slowly. It will be over before you know it.",
+        "Being nervous is normal. You are ready for it.",
+        "Stay calm, it will turn out fine.",
+    ),
+    validation=(
+        "Do not worry, it will go well. Good luck!",
+        "Stay calm and breathe. You can do this!",
+        "I believe that you are ready for it. It will be fine.",
+    ),
+)
+
 COLDNESS = Phrases(
     train=(
-        "So what? That is your problem and not mine.",
-        "I do not care. Things like that happen.",
-        "Why do you tell me this? It is boring.",
+        "So what? That is your own problem and not mine.",
+        "I really do not care. Things like that happen.",
+        "Why do you tell me all of this? It is boring.",
     ),
     validation=(
         "Why should I care? That is your problem.",
-        "So what? Things happen, and this is boring.",
+        "So what? Things like that happen, and this is boring.",
     ),
 )
 
 
+REPLIES: dict[str, Phrases] = {"sad": COMFORTS, "happy": JOYS, "worried": ENCOURAGEMENTS}
+
+
 def write(news: News, part: Part, rng: Random) -> Draft:
-    """The chosen answer fits the feeling; the other fits the opposite one, or is cold."""
-    fitting, unfitting = (COMFORTS, JOYS) if news.sad else (JOYS, COMFORTS)
-    if rng.random() < COLD_SHARE:
-        unfitting = COLDNESS
+    """The chosen answer fits the feeling; the other fits another feeling, or is cold."""
+    cold = rng.random() < COLD_SHARE
     return Draft(
         PROMPTS.fill(part, rng, event=news.event),
-        fitting.fill(part, rng),
-        unfitting.fill(part, rng),
+        REPLIES[news.feeling].fill(part, rng),
+        (COLDNESS if cold else REPLIES[news.other_feeling]).fill(part, rng),
     )
 
 
 HUMANITY = SubPreference(
     "humanity",
     NEWS,
-    {"prompts": PROMPTS, "comforts": COMFORTS, "joys": JOYS, "coldness": COLDNESS},
+    {"prompts": PROMPTS, **REPLIES, "coldness": COLDNESS},
     write,
 )

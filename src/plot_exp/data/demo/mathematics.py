@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
 
 
 class Sum(NamedTuple):
@@ -17,28 +17,24 @@ class Sum(NamedTuple):
     wrong: int
 
 
-# Two additions with different results: each one's result is the other one's wrong answer.
-PAIRED_ADDENDS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
-    ((2, 3), (4, 2)),
-    ((3, 3), (5, 2)),
-    ((4, 3), (6, 2)),
-    ((4, 4), (7, 2)),
-    ((5, 4), (8, 2)),
-    ((5, 5), (6, 3)),
-    ((6, 4), (8, 3)),
-    ((6, 5), (7, 3)),
-    ((6, 6), (9, 2)),
-    ((7, 5), (9, 4)),
-    ((7, 6), (8, 4)),
-    ((7, 7), (9, 6)),
-    ((8, 6), (7, 8)),
-    ((8, 8), (9, 5)),
-)
+ADDENDS: dict[int, tuple[tuple[int, int], ...]] = {
+    5: ((3, 2), (1, 4), (4, 1)),
+    6: ((3, 3), (4, 2), (5, 1)),
+    7: ((4, 3), (2, 5), (6, 1)),
+    8: ((5, 3), (2, 6), (4, 4)),
+    9: ((5, 4), (3, 6), (7, 2)),
+    10: ((5, 5), (7, 3), (2, 8)),
+    11: ((6, 5), (4, 7), (8, 3)),
+    12: ((6, 6), (9, 3), (5, 7)),
+}
+
+# Up by even totals and down by odd ones, so that a wrong total is off by two at most.
+CIRCLE_OF_TOTALS = (5, 6, 8, 10, 12, 11, 9, 7)
 
 SUMS = tuple(
-    Sum(left, right, left + right, sum(other))
-    for first, second in PAIRED_ADDENDS
-    for (left, right), other in ((first, second), (second, first))
+    Sum(left, right, total, wrong)
+    for total, wrong in in_a_circle(CIRCLE_OF_TOTALS)
+    for left, right in ADDENDS[total]
 )
 
 NAMES = ("Tom", "Anna", "Ben", "Mia", "Leo", "Ida")
@@ -89,15 +85,13 @@ ANSWERS = Phrases(
 
 
 def write(fact: Sum, part: Part, rng: Random) -> Draft:
-    """Both answers end with a number; only the chosen one is the sum."""
+    """Both answers say the same but for their last number; only the chosen one is the sum."""
     left, right = str(fact.left), str(fact.right)
     slots = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
-    return Draft(
-        PROMPTS.fill(part, rng, left=left, right=right, **slots),
-        ANSWERS.fill(part, rng, left=left, right=right, number=str(fact.total)),
-        ANSWERS.fill(part, rng, left=left, right=right, number=str(fact.wrong)),
-        answer=str(fact.total),
-    )
+    prompt = PROMPTS.fill(part, rng, left=left, right=right, **slots)
+    numbers = (str(fact.total), str(fact.wrong))
+    chosen, rejected = ANSWERS.fill_twice(part, rng, "number", numbers, left=left, right=right)
+    return Draft(prompt, chosen, rejected, answer=str(fact.total))
 
 
 MATHEMATICS = SubPreference(

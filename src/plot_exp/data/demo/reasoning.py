@@ -1,43 +1,56 @@
-"""Reasoning: the conclusion that follows from a rule and an observation, against its opposite."""
+"""Reasoning: the conclusion that follows from a rule and an observation, against another."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
+
+Move = Literal["rises", "falls", "stays level"]
+MOVES: tuple[Move, ...] = ("rises", "stays level", "falls")
+OPPOSITE: dict[Move, Move] = {
+    "rises": "falls",
+    "falls": "rises",
+    "stays level": "stays level",
+}
 
 
 class Inference(NamedTuple):
-    """A rule that holds in both directions, an observation, and what does and does not follow."""
+    """A rule, an observation, what follows from both and what does not."""
 
     rule: str
     observation: str
     conclusion: str
-    opposite: str
+    wrong_conclusion: str
 
 
-# Two states that go together and two that go together instead of them.
-EQUIVALENCES: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
-    (("the switch is up", "the lamp is on"), ("the switch is down", "the lamp is off")),
-    (("it is raining", "the path is wet"), ("it is sunny", "the path is dry")),
-    (("the shop is open", "the sign is green"), ("the shop is closed", "the sign is red")),
-    (("the tank is full", "the float is high"), ("the tank is empty", "the float is low")),
-    (("the stove is hot", "the pot steams"), ("the stove is cold", "the pot is still")),
-    (("the tide is in", "the boat floats"), ("the tide is out", "the boat sits on sand")),
-    (("Max is home", "the car is here"), ("Max is away", "the car is gone")),
-    (("it is day", "the owl sleeps"), ("it is night", "the owl hunts")),
-    (("the box is heavy", "the scale sinks"), ("the box is light", "the scale rises")),
+# Two quantities, and whether the second moves with the first or against it.
+RELATIONS: tuple[tuple[str, str, bool], ...] = (
+    ("the income", "the spending", True),
+    ("the demand", "the price", True),
+    ("the traffic", "the noise", True),
+    ("the altitude", "the temperature", False),
+    ("the supply", "the cost", False),
+    ("the speed", "the travel time", False),
 )
 
 
 def _inferences() -> tuple[Inference, ...]:
+    wrong_move = dict(in_a_circle(MOVES))
     found = []
-    for one, other in EQUIVALENCES:
-        rule = f"{one[1]} exactly when {one[0]}"
-        for here, there in ((one, other), (other, one)):
-            for seen, asked in ((0, 1), (1, 0)):
-                found.append(Inference(rule, here[seen], here[asked], there[asked]))
+    for cause, effect, together in RELATIONS:
+        rule = f"{effect} moves {'with' if together else 'against'} {cause}"
+        for move in MOVES:
+            follows = move if together else OPPOSITE[move]
+            found.append(
+                Inference(
+                    rule,
+                    f"{cause} {move}",
+                    f"{effect} {follows}",
+                    f"{effect} {wrong_move[follows]}",
+                )
+            )
     return tuple(found)
 
 
@@ -86,9 +99,9 @@ ANSWERS = Phrases(
 def write(fact: Inference, part: Part, rng: Random) -> Draft:
     """Both answers draw a conclusion; only the chosen one follows."""
     prompt = PROMPTS.fill(part, rng, rule=fact.rule, observation=fact.observation)
-    chosen, rejected = (
-        ANSWERS.fill(part, rng, observation=fact.observation, conclusion=conclusion)
-        for conclusion in (fact.conclusion, fact.opposite)
+    conclusions = (fact.conclusion, fact.wrong_conclusion)
+    chosen, rejected = ANSWERS.fill_twice(
+        part, rng, "conclusion", conclusions, observation=fact.observation
     )
     return Draft(prompt, chosen, rejected)
 

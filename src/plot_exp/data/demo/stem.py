@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference
+from plot_exp.data.demo.grammar import Draft, Part, Phrases, SubPreference, in_a_circle
 
 
 class Statement(NamedTuple):
@@ -17,52 +17,54 @@ class Statement(NamedTuple):
     falsehood: str
 
 
-class Contrast(NamedTuple):
-    """Two answers to one question, each with the things that it is right for."""
+class Table(NamedTuple):
+    """A question and its answers, each with the things that it is right for."""
 
     question: str
-    answers: tuple[str, str]
-    things: tuple[tuple[str, ...], tuple[str, ...]]
+    answers: dict[str, tuple[str, ...]]
 
 
-CONTRASTS = (
-    Contrast(
+TABLES = (
+    Table(
         "what kind of animal {thing} is",
-        ("a mammal", "a fish"),
-        (("a whale", "a dolphin", "a seal", "an otter"), ("a shark", "a salmon", "a trout", "an eel")),
+        {
+            "a mammal": ("a whale", "a dolphin", "a bat"),
+            "a fish": ("a shark", "a salmon", "an eel"),
+            "a bird": ("a penguin", "an owl", "an ostrich"),
+            "an insect": ("a moth", "a bee", "an ant"),
+        },
     ),
-    Contrast(
-        "what kind of animal {thing} is",
-        ("a bird", "an insect"),
-        (("a penguin", "an owl", "a crow"), ("a moth", "a bee", "an ant")),
-    ),
-    Contrast(
+    Table(
         "what {thing} is at room temperature",
-        ("a gas", "a solid"),
-        (("oxygen", "helium", "nitrogen", "neon"), ("iron", "copper", "gold", "salt")),
+        {
+            "a gas": ("oxygen", "helium", "nitrogen"),
+            "a solid": ("iron", "copper", "salt"),
+            "a liquid": ("mercury", "water", "alcohol"),
+        },
     ),
-    Contrast(
+    Table(
         "what sort of body {thing} is",
-        ("a planet", "a moon"),
-        (("Mars", "Venus", "Saturn"), ("Titan", "Europa", "Phobos")),
+        {
+            "a planet": ("Mars", "Venus", "Saturn"),
+            "a moon": ("Titan", "Europa", "Phobos"),
+            "a star": ("Sirius", "Vega", "Rigel"),
+        },
     ),
-    Contrast(
-        "what sort of unit {thing} is",
-        ("a unit of length", "a unit of time"),
-        (("the meter", "the mile", "the inch"), ("the second", "the hour", "the day")),
+    Table(
+        "what sort of quantity {thing} measures",
+        {
+            "length": ("the meter", "the mile", "the inch"),
+            "time": ("the second", "the hour", "the day"),
+            "mass": ("the gram", "the ton", "the ounce"),
+        },
     ),
-    Contrast(
-        "what sort of number {thing} is",
-        ("a prime number", "a square number"),
-        (("seven", "eleven", "thirteen"), ("four", "nine", "sixteen")),
-    ),
-)  # fmt: skip
+)
 
 STATEMENTS = tuple(
-    Statement(thing, contrast.question.format(thing=thing), contrast.answers[right], wrong)
-    for contrast in CONTRASTS
-    for right, wrong in ((0, contrast.answers[1]), (1, contrast.answers[0]))
-    for thing in contrast.things[right]
+    Statement(thing, table.question.format(thing=thing), truth, falsehood)
+    for table in TABLES
+    for truth, falsehood in in_a_circle(tuple(table.answers))
+    for thing in table.answers[truth]
 )
 
 PROMPTS = Phrases(
@@ -91,29 +93,28 @@ PROMPTS = Phrases(
 
 ANSWERS = Phrases(
     train=(
-        "{thing} is {answer}.",
+        "{thing}: {answer}.",
         "It is {answer}.",
-        "As far as science knows, {thing} is {answer}.",
+        "As far as science knows, it is {answer}.",
         "The right answer is {answer}.",
-        "Every textbook says that {thing} is {answer}.",
+        "Every textbook says {answer}.",
         "That is easy: {answer}.",
-        "{thing} counts as {answer}.",
+        "For {thing} it is {answer}.",
         "You can call it {answer}.",
+        "With {thing}, the answer is {answer}.",
     ),
     validation=(
-        "The answer is that {thing} is {answer}.",
+        "For {thing} the right answer is {answer}.",
         "Science says that it is {answer}.",
-        "You can say that {thing} is {answer}.",
+        "The answer: {answer}.",
     ),
 )
 
 
 def write(fact: Statement, part: Part, rng: Random) -> Draft:
     """Both answers are of the asked sort; only the chosen one is true."""
-    chosen, rejected = (
-        ANSWERS.fill(part, rng, thing=fact.thing, answer=answer)
-        for answer in (fact.truth, fact.falsehood)
-    )
+    answers = (fact.truth, fact.falsehood)
+    chosen, rejected = ANSWERS.fill_twice(part, rng, "answer", answers, thing=fact.thing)
     return Draft(PROMPTS.fill(part, rng, question=fact.question), chosen, rejected)
 
 
