@@ -43,7 +43,7 @@ def test_pickled_weights_alone_are_refused(folder):
     weights = load_file(folder / "model.safetensors")
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="weights could not be loaded.*safetensors"):
+    with pytest.raises(UserError, match=r"weights could not be loaded.*safetensors"):
         load_model(ModelConfig(name=str(folder)))
 
 

@@ -12,6 +12,20 @@ from plot_exp.data.tokenise import ChatTokeniser, fit_prompt
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar, silent
 
+# What a model's own generation config may set otherwise: Qwen2.5's has a repetition penalty,
+# which changes greedy answers too.
+PLAIN_DECODING: dict[str, object] = {
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "min_p": None,
+    "typical_p": None,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -60,8 +74,14 @@ class Generator:
         bar: Bar = silent,
         label: str = "generating",
     ) -> list[list[Answer]]:
-        """`samples` answers to each prompt, in the order of the prompts."""
-        encoded = [fit_prompt(self.tokeniser, prompt, self.max_prompt)[0] for prompt in prompts]
+        """`samples` answers to each prompt, in the order of the prompts.
+
+        Raises:
+            ValueError: several samples are asked of greedy decoding, which has one answer.
+        """
+        if samples > 1 and not self.sampling.temperature:
+            raise ValueError("greedy decoding gives one answer; several need a temperature")
+        encoded = [self.encode(prompt) for prompt in prompts]
         order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
         starts = range(0, len(order), self.batch_size)
         answers: list[list[Answer]] = [[] for _ in encoded]
@@ -77,6 +97,10 @@ class Generator:
         self.policy.train(training)
         return answers
 
+    def encode(self, prompt: Sequence[Message]) -> tuple[int, ...]:
+        """The ids that the model answers, cut to `max_prompt`."""
+        return fit_prompt(self.tokeniser, prompt, self.max_prompt)[0]
+
     def _cuda(self) -> list[torch.device]:
         return [self.policy.device] if self.policy.device.type == "cuda" else []
 
@@ -89,9 +113,9 @@ class Generator:
         for row, prompt in enumerate(prompts):
             input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
             attention_mask[row, width - len(prompt) :] = 1
-        options: dict[str, object] = {"do_sample": False, "temperature": None, "top_p": None}
+        options: dict[str, object] = dict(PLAIN_DECODING)
         if self.sampling.temperature > 0:
-            options = {
+            options |= {
                 "do_sample": True,
                 "temperature": self.sampling.temperature,
                 "top_p": self.sampling.top_p,
@@ -104,7 +128,6 @@ class Generator:
             max_new_tokens=self.max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=self._end_ids(),
-            top_k=None,
             **options,
         )
         return [self._answer(row) for row in generated[:, width:].tolist()]

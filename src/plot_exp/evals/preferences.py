@@ -108,9 +108,8 @@ def preference_metrics(
     scored = list(scored)
     groups = group_names([item.source.example for item in scored])
     for item, names in zip(scored, groups, strict=True):
-        found = (
-            _of_labelled(item, beta) if item.source.example.desirable else _of_ranked(item, beta)
-        )
+        labelled = item.source.example.kind == "unpaired"
+        found = _of_labelled(item, beta) if labelled else _of_ranked(item, beta)
         for key, numbers in found.items():
             values[key] += numbers
             for name in names:

@@ -61,7 +61,7 @@ def evaluate_answers(
     verdicts = [judge(source, answer) for source, answer in zip(sources, answers, strict=True)]
     found = answer_metrics(sources, answers, verdicts)
     generated = [
-        TokenisedExample(source.example, source.prompt_ids, (answer.ids,))
+        TokenisedExample(source.example, generator.encode(source.example.prompt), (answer.ids,))
         for source, answer in zip(sources, answers, strict=True)
         if answer.ids
     ]

@@ -106,18 +106,23 @@ class Measurer:
         return Measurement(answers, metrics, distribution)
 
     def validate(self, policy: Policy) -> dict[str, float]:
-        """What is logged during training: the loss terms, accuracies, margins, lengths."""
+        """What is logged during training: the loss terms, accuracies, margins, lengths.
+
+        Sums over examples are taken over the whole split; coupled terms are the mean over
+        validation batches.
+        """
         if not self.batches:
             return {}
         weights = self.composite.weights
-        examples = sum(batch.responses.examples for batch in self.batches)
+        totals = Totals.of([batch.responses for batch in self.batches])
         losses = dict.fromkeys(weights, 0.0)
 
         def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
             responses = batch.responses.to(policy.device)
-            results = self.composite(found, reference, responses, Totals.of([responses]))
-            for name, result in results.items():
-                losses[name] += float(result.loss) * responses.examples / examples
+            for name, result in self.composite(found, reference, responses, totals).items():
+                coupled = self.composite.terms[name].coupled
+                share = responses.examples / totals.examples if coupled else 1.0
+                losses[name] += float(result.loss) * share
 
         request = self.composite.request
         scored = score_examples(policy, self.reference, self.batches, request, add_terms)

@@ -52,7 +52,13 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
 def open_saved(config: Config, folder: Path) -> Start:
     """An exported policy, from a run's model/ folder."""
     model = config.model.model_copy(
-        update={"name": str(folder), "weights": "pretrained", "revision": None}
+        # The folder holds the template that the run used.
+        update={
+            "name": str(folder),
+            "weights": "pretrained",
+            "revision": None,
+            "chat_template": None,
+        }
     )
     return Start(Policy(load_model(model)), ChatTokeniser(load_tokenizer(model)), str(folder))
 

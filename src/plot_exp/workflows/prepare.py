@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plot_exp.config.dataset import DatasetConfig, SampledRejections
-from plot_exp.config.schema import Config
+from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.data import sources
 from plot_exp.data.examples import Message, PreferenceExample, Split
 from plot_exp.data.overlap import overlap
@@ -17,7 +17,7 @@ from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.errors import UserError
 from plot_exp.evals.generation import Generator, Sampling
 from plot_exp.models.identity import model_identity
-from plot_exp.models.load import load_model, load_tokenizer
+from plot_exp.models.load import check, load_model, load_tokenizer
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar
 from plot_exp.workflows.models import Start, open_start
@@ -46,6 +46,7 @@ def prepare(config: Config, bar: Bar) -> Prepared:
     Raises:
         UserError: the data or the model cannot be used, or a term lacks what it needs.
     """
+    check(config.model)
     split, tallies, start = _read(config, bar)
     if not split.train:
         raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
@@ -76,14 +77,16 @@ def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
         return split, tallies, open_start(config, split.train, bar)
     gold = sources.read(_without_sampling(dataset), [], cache_dir=cache_dir)
     start = open_start(config, gold.train, bar)
-    drawn_from = dataset.sampled.model or start.origin
+    named = dataset.sampled.model
     tallies = []
     split = sources.read(
         dataset,
         tallies,
         cache_dir=cache_dir,
         draw=Drawer(config, start, bar),
-        model_identity=model_identity(drawn_from, config.model.revision),
+        model_identity=model_identity(
+            named or start.origin, None if named else config.model.revision
+        ),
     )
     return split, tallies, start
 
@@ -113,7 +116,7 @@ class Drawer:
     ) -> list[list[str]]:
         start = self.start
         if settings.model is not None:
-            named = self.config.model.model_copy(update={"name": settings.model})
+            named = ModelConfig(name=settings.model, dtype=self.config.model.dtype)
             tokeniser = ChatTokeniser(load_tokenizer(named))
             start = Start(Policy(load_model(named)), tokeniser, settings.model)
         generator = Generator(
@@ -155,11 +158,10 @@ def _tokenise(
     tallies: Sequence[Tally],
     split: str,
 ) -> list[TokenisedExample]:
-    """Tokenises each dataset's examples under its own tally, in the order given."""
+    """Tokenises each dataset's examples under its own tally, one dataset after the other."""
     by_name = {tally.dataset: tally for tally in tallies}
-    total = Tally(config.dataset.name)
     done: list[TokenisedExample] = []
     for name in dict.fromkeys(example.dataset for example in examples):
         own = [example for example in examples if example.dataset == name]
-        done += tokenise(own, tokeniser, config.dataset.max_length, by_name.get(name, total), split)
+        done += tokenise(own, tokeniser, config.dataset.max_length, by_name[name], split)
     return done
