@@ -12,6 +12,7 @@ from plot_exp.data.preference_distribution import TokenCounts
 from plot_exp.losses.base import Totals
 from plot_exp.losses.context import Context
 from plot_exp.ops.scores import Pool, Scores, Side
+
 from scoring_models import example
 
 
@@ -58,5 +59,6 @@ def context(
         token_counts=lambda: counts,
         input_embedding=lambda: embedding,
         output_embedding=lambda: -embedding,
+        contextual_embedding=lambda: embedding.flip(-1) + 1,
         reference_distribution=lambda: anchor.double(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,11 +19,14 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Outcome, Part, accumulate
-from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
+from plot_exp.training.finite import FiniteWatch
+from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import Throughput, response_metrics, term_metrics
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[int], Mapping[str, float]]
+
+SHOWN_SKIPS = 5
 
 
 class PreferenceModule(pl.LightningModule):
@@ -64,7 +68,12 @@ class PreferenceModule(pl.LightningModule):
         self.steps = steps
         self.seed = seed
         self._log, self._validate = log, validate
-        self.completed_steps = 0
+        self.completed_steps = self.skipped_steps = 0
+        self.shares = {
+            name: GradientShare(term)
+            for name, term in composite.named_terms()
+            if term.gradient_share is not None
+        }
         self.carried: list[Part] | None = None
         self.throughput = Throughput()
         self.latest: dict[str, float] = {}
@@ -96,24 +105,40 @@ class PreferenceModule(pl.LightningModule):
         """One optimizer step."""
         step = self.completed_steps + 1
         logging = step % self.settings.log_every == 0 or step in (1, self.steps)
-        meter = self._meter() if logging else None
+        meter = self._meter(step, logging)
+        watch = FiniteWatch()
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        outcome = self._accumulate(microbatches, meter)
+        outcome = self._accumulate(microbatches, meter, watch)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.settings.gradient_clip)
-        self._require_finite(norm, outcome, step)
+        faults = watch.faults(outcome.terms, norm)
+        if faults:
+            self._leave_out(step, faults)
+            # Without gradients the optimizer moves neither weights nor its own state.
+            optimizer.zero_grad(set_to_none=True)
         learning_rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         self.lr_schedulers().step()
         self.completed_steps = step
-        self.carried = outcome.parts if self.settings.coupling == "carried" else None
+        if self.settings.coupling == "carried" and not faults:
+            self.carried = outcome.parts
         self.throughput.add(microbatches)
         metrics: dict[str, Tensor | float] = {}
-        if logging:
+        if faults:
+            metrics["train/skipped_steps"] = float(self.skipped_steps)
+        elif logging:
             metrics |= self._step_metrics(outcome, meter, norm)
             metrics["train/lr"] = learning_rate
             metrics |= self.throughput.read(self.policy.device)
+        if not faults and meter is not None:
+            self._share_gradients(meter, step)
         self._finish_step(metrics, step)
+
+    def _share_gradients(self, meter: TermGradientMeter, step: int) -> None:
+        due = {name: share for name, share in self.shares.items() if share.due(step)}
+        norms = meter.norms() if due else {}
+        for name, share in due.items():
+            share.update(float(norms[self.composite.vanilla]), float(norms[name]))
 
     def _finish_step(self, metrics: dict[str, Tensor | float], step: int) -> None:
         values = {key: float(value) for key, value in metrics.items()}
@@ -127,7 +152,9 @@ class PreferenceModule(pl.LightningModule):
             shown = ("train/loss", "train/reward_accuracy", "val/reward_accuracy")
             self.latest |= {key: values[key] for key in shown if key in values}
 
-    def _accumulate(self, microbatches: list[Batch], meter: TermGradientMeter | None) -> Outcome:
+    def _accumulate(
+        self, microbatches: list[Batch], meter: TermGradientMeter | None, watch: FiniteWatch
+    ) -> Outcome:
         weights = self.composite.weights
         reference = self.reference if self.composite.needs_reference else None
 
@@ -145,6 +172,7 @@ class PreferenceModule(pl.LightningModule):
                 name: [weights[name] * gradient for gradient in rows]
                 for name, rows in gradients.items()
             }
+            watch.see(weighted)
             if meter is not None:
                 meter.add(outputs, weighted)
             torch.autograd.backward(outputs, add_term_gradients(weighted))
@@ -159,8 +187,9 @@ class PreferenceModule(pl.LightningModule):
             pull_back=pull_back,
         )
 
-    def _meter(self) -> TermGradientMeter | None:
-        if not self.settings.log_term_gradients:
+    def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:
+        shared = any(share.due(step) for share in self.shares.values())
+        if not shared and not (logging and self.settings.log_term_gradients):
             return None
         return TermGradientMeter(self.policy.trainable(), list(self.composite.terms))
 
@@ -170,28 +199,33 @@ class PreferenceModule(pl.LightningModule):
         metrics = term_metrics("train", outcome.terms, self.composite.weights)
         metrics |= response_metrics("train", outcome.whole, self.composite.beta)
         metrics["train/grad_norm"] = norm
+        metrics |= {
+            f"train/weight/{name}": share.term.weight for name, share in self.shares.items()
+        }
         if meter is not None:
             metrics |= meter.metrics(self.composite.vanilla)
         return metrics
 
-    def _require_finite(self, norm: Tensor, outcome: Outcome, step: int) -> None:
-        if bool(torch.isfinite(norm)):
-            return
-        named = [
-            f"{name} = {float(result.loss):g}"
-            for name, result in outcome.terms.items()
-            if not bool(torch.isfinite(result.loss))
-        ]
-        what = f"loss term {', '.join(named)}" if named else "every term is finite"
-        raise RunError(
-            f"step {step}: the gradient is not finite ({what}); the weights were left as they "
-            "were before the step. Lower optimizer.lr or the term's weight, or resume from the "
-            "last checkpoint"
-        )
+    def _leave_out(self, step: int, faults: str) -> None:
+        """Ends the run, or counts and shows a step whose gradient would spoil the weights."""
+        self.skipped_steps += 1
+        every_step = step == self.steps and self.skipped_steps == step
+        if self.settings.on_nonfinite == "stop" or every_step:
+            kept = "no step could be taken" if every_step else "the weights are as before the step"
+            raise RunError(
+                f"step {step}: the loss or its gradient is not finite ({faults}); {kept}. "
+                "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
+                "leave such steps out with trainer.on_nonfinite=skip"
+            )
+        if self.skipped_steps <= SHOWN_SKIPS:
+            last = "; further ones are only counted" if self.skipped_steps == SHOWN_SKIPS else ""
+            print(f"step {step} left out: {faults}{last}", file=sys.stderr, flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the counters, so that a resumed run goes on where this one stood."""
         checkpoint["completed_steps"] = self.completed_steps
+        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["gradient_shares"] = {name: share.state() for name, share in self.shares.items()}
         checkpoint["carried"] = (
             None if self.carried is None else [part.as_tensors() for part in self.carried]
         )
@@ -199,6 +233,9 @@ class PreferenceModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the counters back."""
         self.completed_steps = int(checkpoint["completed_steps"])
+        self.skipped_steps = int(checkpoint["skipped_steps"])
+        for name, state in checkpoint["gradient_shares"].items():
+            self.shares[name].restore(state)
         if checkpoint["carried"] is not None:
             self.carried = [Part.from_tensors(part) for part in checkpoint["carried"]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def test_every_file_composes(choice: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_every_combination_of_terms_is_a_choice_in_the_order_written(length: int) -> None:
-    for terms in itertools.permutations(TERMS, length):
+    combinations = list(itertools.permutations(TERMS, length))
+    # Of three there are a thousand: a sample of them, the same each time.
+    for terms in random.Random(length).sample(combinations, min(40, len(combinations))):
         assert list(compose([f"loss={'+'.join(terms)}"]).loss) == list(terms)
 
 

@@ -7,10 +7,11 @@ import math
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_scores import context, ranked, scores, totals
 
 from plot_exp.config.losses import DPOConfig
 from plot_exp.losses.dpo import DPO, dpo_loss
+
+from loss_scores import context, ranked, scores, totals
 
 NOTHING = context(torch.zeros(2, 1), [1, 0], [0, 1])
 

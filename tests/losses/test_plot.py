@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-from loss_scores import context, ranked, scores, totals
 from torch import Tensor
 
 from plot_exp.config.losses import PLOTConfig
@@ -14,6 +13,8 @@ from plot_exp.data.collate import Responses
 from plot_exp.losses.base import Totals
 from plot_exp.losses.plot import PLOT
 from plot_exp.ops.scores import Scores
+
+from loss_scores import context, ranked, scores, totals
 
 LINE = torch.tensor([[0.0], [1.0], [3.0], [10.0]])
 

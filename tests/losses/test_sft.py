@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from loss_scores import context, ranked, scores, totals
 
 from plot_exp.config.losses import SFTConfig
 from plot_exp.losses.sft import SFT
+
+from loss_scores import context, ranked, scores, totals
 
 NOTHING = context(torch.zeros(2, 1), [1, 0], [0, 1])
 POLICY = scores([[-1.0, -2.0, -3.0], [-9.0], [-4.0], [-9.0, -9.0]])

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from loss_scores import context
-from scoring_models import VOCABULARY, example, tiny_model
 from torch import Tensor
 
 from plot_exp.config.losses import DPOConfig, PLOTConfig, SFTConfig
@@ -21,6 +19,9 @@ from plot_exp.models.policy import Policy, disable_dropout, frozen_copy
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Mode, Outcome, Part, accumulate
 from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
+
+from loss_scores import context
+from scoring_models import VOCABULARY, example, tiny_model
 
 
 def examples(count: int = 6) -> list:

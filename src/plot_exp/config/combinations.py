@@ -51,12 +51,34 @@ def _terms_find_what_they_need(config: Config) -> Iterator[str]:
         return
     for key, dataset in _sources(config.dataset):
         for term in config.loss:
-            if TERMS[term].needs_pairs and _has_no_rejected(dataset):
+            if not _has_no_rejected(dataset):
+                continue
+            if TERMS[term].needs_pairs or TERMS[term].needs_rejected:
                 yield (
                     f"loss={'+'.join(config.loss)} with {key}.rejected={dataset.rejected}: "
                     f"{term!r} compares chosen with rejected responses, and {dataset.name} has "
                     f"none; write {key}.rejected=corrupt (or sampled), or loss=sft"
                 )
+
+
+def _gradient_share_has_two_sides(config: Config) -> Iterator[str]:
+    others = [term for term in config.loss if not TERMS[term].auxiliary]
+    for term, section in config.loss.items():
+        share = getattr(section, "gradient_share", None)
+        if share is None:
+            continue
+        key = f"loss.{term}.gradient_share={share:g}"
+        if not others:
+            yield (
+                f"{key}: a share of another term's gradient, and loss={'+'.join(config.loss)} has "
+                f"none that is trained for itself; write loss=dpo+{term}, say, or leave it out"
+            )
+        elif getattr(section, "weight", None) == 0:
+            factor = "alpha" if term == "plot" else "weight"
+            yield (
+                f"{key} with loss.{term}.{factor}=0: the first step is taken with that factor, "
+                "and a gradient of zero has no share; give it a positive one"
+            )
 
 
 def _rejected_fits_the_data(config: Config) -> Iterator[str]:
@@ -121,6 +143,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _own_data_has_a_path,
     _rejected_fits_the_data,
     _terms_find_what_they_need,
+    _gradient_share_has_two_sides,
     _heads_divide_the_hidden_size,
 )
 

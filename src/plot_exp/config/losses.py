@@ -20,10 +20,14 @@ class Term(Section):
     """What is known of a term before any tensor exists.
 
     Attributes:
-        needs_pairs: the term compares responses, so every example must have a rejected one.
+        needs_pairs: the term compares responses to one prompt, best against others.
+        needs_rejected: the term needs rejected or undesirable responses, to any prompt.
+        auxiliary: meant to be added to another term.
     """
 
     needs_pairs: ClassVar[bool] = False
+    needs_rejected: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
 
 class TermConfig(Term):
@@ -47,15 +51,62 @@ class DPOConfig(TermConfig):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
-class PLOTConfig(Term):
-    """Token-level optimal transport to the preference distribution (a reconstruction).
+class DominanceConfig(TermConfig):
+    """What both forms of alignment by optimal transport share, arXiv 2406.05882."""
 
-    The paper leaves these choices open; `docs/assumptions.md` gives the reason of each default.
+    beta: float = Field(0.01, gt=0)
+    relaxation: Literal["logistic", "squared_hinge", "least_squares"] = "logistic"
+
+
+class AOTConfig(DominanceConfig):
+    """Dominance of the policy's margins over the reference's."""
+
+    needs_pairs: ClassVar[bool] = True
+
+
+class AOTUnpairedConfig(DominanceConfig):
+    """Dominance of the chosen responses' log-ratios over the rejected ones'."""
+
+    needs_rejected: ClassVar[bool] = True
+
+
+class PROConfig(TermConfig):
+    """Preference ranking optimisation, arXiv 2306.17492.
+
+    Attributes:
+        sft_weight: w of the likelihood term w·(K−1)²·(−s(y_0)).
+        scores: whether scores of the responses, where there are any, set the temperatures.
     """
 
     needs_pairs: ClassVar[bool] = True
 
-    alpha: float = Field(1.0, ge=0)
+    sft_weight: float = Field(0.05, ge=0)
+    scores: bool = True
+
+
+class ShareConfig(Term):
+    """Settings of a term that is added to another one.
+
+    Attributes:
+        gradient_share: sets the term's factor so that its gradient has this share of the norm of
+            the first other term's; null leaves the factor as it is given.
+        gradient_share_every: steps between two measurements of the norms.
+    """
+
+    auxiliary: ClassVar[bool] = True
+    needs_rejected: ClassVar[bool] = True
+
+    gradient_share: float | None = Field(None, gt=0)
+    gradient_share_every: int = Field(10, ge=1)
+
+
+class DistributionConfig(ShareConfig):
+    """A term between the model's token distribution and the preference distribution.
+
+    The source (arXiv 2604.01837) leaves these choices open; `docs/assumptions.md` gives the
+    reason of each default.
+    """
+
     distribution: Literal["batch", "response", "position"] = "batch"
     side: Literal["chosen", "rejected", "both"] = "chosen"
     transform: Literal["relu", "shift", "softmax", "absolute"] = "relu"
@@ -64,7 +115,13 @@ class PLOTConfig(Term):
     significance: float = Field(0.0, ge=0)
     anchor: Literal["none", "reference"] = "none"
     anchor_gamma: float = Field(1.0, gt=0)
-    embedding: Literal["input", "output"] = "input"
+
+
+class PLOTConfig(DistributionConfig):
+    """Token-level optimal transport to the preference distribution (a reconstruction)."""
+
+    alpha: float = Field(1.0, ge=0)
+    embedding: Literal["input", "output", "contextual"] = "input"
     normalise: bool = False
     transport: Literal["line", "path", "sliced"] = "line"
     line: Literal["principal", "principal_unweighted", "norm", "random", "token_id"] = "principal"
@@ -78,10 +135,63 @@ class PLOTConfig(Term):
         return self.alpha
 
 
+class DivergenceConfig(DistributionConfig):
+    """A divergence in the place of PLOT's transport."""
+
+    weight: float = Field(1.0, ge=0)
+
+
+class KLConfig(DivergenceConfig):
+    """Kullback-Leibler divergence: `forward` KL(target ‖ model), `reverse` KL(model ‖ target)."""
+
+    direction: Literal["forward", "reverse"] = "forward"
+
+
+class JSConfig(DivergenceConfig):
+    """Jensen-Shannon divergence."""
+
+
+class MSEConfig(DivergenceConfig):
+    """Squared error, its mean or its sum over the vocabulary."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+
+
+class ULDConfig(DivergenceConfig):
+    """Difference of the sorted probabilities, arXiv 2402.12030."""
+
+
+class DEFTConfig(ShareConfig):
+    """The distribution reward of DEFT and its data filter, arXiv 2604.01787.
+
+    Attributes:
+        weight: the paper's ω.
+        floor: mean log-probability below which a disfavoured token is not pushed further.
+        filter: share of the training examples that are kept; 1 keeps all.
+        filter_keeps: those of the lowest or of the highest reward.
+    """
+
+    weight: float = Field(1.0, ge=0)
+    side: Literal["chosen", "rejected", "both"] = "chosen"
+    smoothing: float = Field(0.0, ge=0)
+    significance: float = Field(0.0, ge=0)
+    floor: float = Field(-20.0, lt=0)
+    filter: float = Field(1.0, gt=0, le=1)
+    filter_keeps: Literal["lowest", "highest"] = "lowest"
+
+
 TERMS: dict[str, type[Term]] = {
     "sft": SFTConfig,
     "dpo": DPOConfig,
+    "aot": AOTConfig,
+    "aot_unpaired": AOTUnpairedConfig,
+    "pro": PROConfig,
     "plot": PLOTConfig,
+    "deft": DEFTConfig,
+    "kl": KLConfig,
+    "js": JSConfig,
+    "mse": MSEConfig,
+    "uld": ULDConfig,
 }
 
 

@@ -61,6 +61,7 @@ class TrainerConfig(Section):
         batch_size: examples an optimizer step, over all devices.
         microbatch_size: examples a forward pass; null for the whole batch.
         coupling: what batch-coupled terms see under accumulation.
+        on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
         validate_every: steps between validations; null for the end only.
         checkpoint_every: steps between checkpoints.
         log_term_gradients: measure each term's own gradient norm at log steps.
@@ -75,6 +76,7 @@ class TrainerConfig(Section):
     microbatch_size: int | None = Field(None, ge=1)
     coupling: Literal["exact", "carried", "microbatch"] = "exact"
     gradient_clip: float = Field(1.0, gt=0)
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     dropout: bool = False
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1)

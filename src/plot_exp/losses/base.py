@@ -18,10 +18,15 @@ class Totals:
 
     They are known before any pass, so a term that is a sum over examples, pairs or tokens needs
     no second one.
+
+    Attributes:
+        pairs: the best response of each ranking against every other one.
+        rankings: examples with two ranked responses or more.
     """
 
     examples: int
     pairs: int
+    rankings: int
     responses: dict[Side, int]
     tokens: dict[Side, int]
 
@@ -31,6 +36,7 @@ class Totals:
         return Totals(
             examples=sum(part.examples for part in parts),
             pairs=sum(len(part.pairs) for part in parts),
+            rankings=sum(len(part.pairs[:, 0].unique()) for part in parts),
             responses={
                 "chosen": sum(int(part.chosen.sum()) for part in parts),
                 "rejected": sum(int(part.rejected.sum()) for part in parts),
@@ -70,6 +76,9 @@ class Term(nn.Module):
         request: the outputs that it reads beside token log-probabilities.
         weight: its factor in the sum.
         beta: its factor from log-ratios to rewards, where it has one.
+        gradient_share: the share of the vanilla term's gradient norm that its own is to have; the
+            weight is then set while training.
+        gradient_share_every: steps between two measurements of the norms.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -82,6 +91,8 @@ class Term(nn.Module):
         self.weight = weight
         self.request = Request()
         self.beta: float | None = None
+        self.gradient_share: float | None = None
+        self.gradient_share_every = 1
 
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals

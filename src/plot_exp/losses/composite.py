@@ -10,6 +10,7 @@ from torch import nn
 
 from plot_exp.config.base import Section
 from plot_exp.data.collate import Responses
+from plot_exp.errors import UserError
 from plot_exp.losses.base import Term, TermResult, Totals
 from plot_exp.losses.context import Context
 from plot_exp.ops.scores import Request, Scores
@@ -37,14 +38,15 @@ class Composite(nn.Module):
     @property
     def weights(self) -> dict[str, float]:
         """Each term's factor in the sum."""
-        return {name: term.weight for name, term in self._terms()}
+        return {name: term.weight for name, term in self.named_terms()}
 
     @property
     def beta(self) -> float:
         """The factor from log-ratios to rewards: that of the first term with one, else 1."""
-        return next((term.beta for _, term in self._terms() if term.beta is not None), 1.0)
+        return next((term.beta for _, term in self.named_terms() if term.beta is not None), 1.0)
 
-    def _terms(self) -> Iterator[tuple[str, Term]]:
+    def named_terms(self) -> Iterator[tuple[str, Term]]:
+        """Each term with its name, in their order."""
         return ((name, cast(Term, term)) for name, term in self.terms.items())
 
     def forward(
@@ -57,10 +59,15 @@ class Composite(nn.Module):
 
 
 def build(sections: Mapping[str, Section], context: Context) -> Composite:
-    """The composite of the configured terms; each lives in `plot_exp.losses.<name>`."""
-    return Composite(
-        {
-            name: importlib.import_module(f"plot_exp.losses.{name}").TERM(section, context)
-            for name, section in sections.items()
-        }
-    )
+    """The composite of the configured terms; each lives in `plot_exp.losses.<name>`.
+
+    Raises:
+        UserError: a term cannot be built on this model and data, with the reason.
+    """
+    terms = {}
+    for name, section in sections.items():
+        try:
+            terms[name] = importlib.import_module(f"plot_exp.losses.{name}").TERM(section, context)
+        except ValueError as error:
+            raise UserError(f"loss={'+'.join(sections)}: {name}: {error}") from error
+    return Composite(terms)

@@ -19,6 +19,8 @@ class Context:
         allowed_tokens: [V] bool; special, padding and unused rows are False.
         token_counts: counts over the training responses, by side.
         input_embedding, output_embedding: [V, D], the reference's, frozen.
+        contextual_embedding: [V, D] the mean last hidden state of each token under the reference,
+            over the training responses.
         reference_distribution: [V] the reference's mean distribution over the chosen training
             responses.
     """
@@ -28,4 +30,5 @@ class Context:
     token_counts: Callable[[], TokenCounts]
     input_embedding: Callable[[], Tensor]
     output_embedding: Callable[[], Tensor]
+    contextual_embedding: Callable[[], Tensor]
     reference_distribution: Callable[[], Tensor]

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 Side = Literal["chosen", "rejected"]
-Pool = Literal["batch", "response", "position"]
+Pool = Literal["batch", "response", "position", "log_batch", "log_response"]
+
+# Pools whose value on a batch is the sum of those on its parts.
+SUMMED_POOLS: frozenset[Pool] = frozenset({"batch", "log_batch"})
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,9 @@ class Request:
     """Outputs beyond token log-probabilities; what no term asks for is not computed.
 
     Attributes:
-        distributions: (side, pool) pairs: the softmax over the response positions of one side,
-            summed over the batch, over each response, or left at each position.
+        distributions: (side, pool) pairs: the softmax at the response positions of one side,
+            summed over the batch, over each response, or left at each position; with `log_` its
+            logarithm, summed.
     """
 
     distributions: frozenset[tuple[Side, Pool]] = frozenset()
@@ -38,7 +42,7 @@ class Scores:
         length: [R] tokens of each response.
         distributions: for each requested (side, pool): the summed softmax [V] for `batch`; its
             sum over each response of that side [R_side, V] for `response`; [N_side, V] for
-            `position`.
+            `position`; of `log_batch` and `log_response` the same of log-probabilities.
     """
 
     token_logps: Tensor
@@ -109,7 +113,7 @@ class Scores:
         distributions = {}
         for key in parts[0].distributions:
             pieces = [part.distributions[key] for part in parts]
-            summed = key[1] == "batch"
+            summed = key[1] in SUMMED_POOLS
             distributions[key] = torch.stack(pieces).sum(0) if summed else torch.cat(pieces)
         return Scores(
             torch.cat([part.token_logps for part in parts]),
@@ -128,7 +132,7 @@ class Scores:
         keys: list[tuple[Side, Pool] | None] = [None, *sorted(self.distributions)]
         columns = []
         for place, (key, gradient) in enumerate(zip(keys, gradients, strict=True)):
-            if key is not None and key[1] == "batch":
+            if key is not None and key[1] in SUMMED_POOLS:
                 columns.append([gradient] * len(parts))
             else:
                 columns.append(list(gradient.split([len(p.tensors()[place]) for p in parts])))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.ops.head import Head
-from plot_exp.ops.scores import Pool, Request, Scores, Side
+from plot_exp.ops.scores import SUMMED_POOLS, Pool, Request, Scores, Side
 
 
 def score(backbone: nn.Module, head: Head, batch: Batch, request: Request) -> Scores:
@@ -42,16 +42,18 @@ def pooled_distribution(logps: Tensor, batch: Batch, side: Side, pool: Pool) -> 
         logps: [N, V].
 
     Returns:
-        [V] for `batch`, [R_side, V] for `response`, [N_side, V] for `position`.
+        [V] for `batch`, [R_side, V] for `response`, [N_side, V] for `position`; sums of
+        log-probabilities for `log_batch` and `log_response`.
     """
     of_side = batch.responses.chosen if side == "chosen" else batch.responses.rejected
     token_of_side = of_side[batch.response_of_token]
-    probabilities = logps[token_of_side].exp()
+    logps = logps[token_of_side]
+    values = logps if pool.startswith("log_") else logps.exp()
     if pool == "position":
-        return probabilities
-    if pool == "batch":
-        return probabilities.sum(0)
+        return values
+    if pool in SUMMED_POOLS:
+        return values.sum(0)
     place = of_side.long().cumsum(0) - 1
     rows = place[batch.response_of_token[token_of_side]]
-    zeros = probabilities.new_zeros(int(of_side.sum()), probabilities.shape[-1])
-    return zeros.index_add(0, rows, probabilities)
+    zeros = values.new_zeros(int(of_side.sum()), values.shape[-1])
+    return zeros.index_add(0, rows, values)

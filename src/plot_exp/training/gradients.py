@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from plot_exp.losses.base import Term
 
 
 def add_term_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
@@ -15,6 +18,54 @@ def add_term_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor
         torch.stack(list(column)).sum(0) if len(rows) > 1 else column[0]
         for column in zip(*rows, strict=True)
     ]
+
+
+class GradientShare:
+    """Holds a term's gradient at a share of another's by setting the term's weight.
+
+    weight = share · m(‖∇ other‖) / m(‖∇ term‖) with m the exponential mean over measurements,
+    taken at the first step and then every few steps. A measured step costs one more backward pass
+    and one more copy of the gradients a term; the first step is taken with the weight as given.
+
+    Args:
+        term: has `gradient_share`; its weight is set.
+    """
+
+    DECAY = 0.9
+
+    def __init__(self, term: Term) -> None:
+        assert term.gradient_share is not None
+        self.term = term
+        self.share = term.gradient_share
+        self.means: tuple[float, float] | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether the norms of this 1-based step are to be measured."""
+        return step == 1 or step % self.term.gradient_share_every == 0
+
+    def update(self, other: float, weighted: float) -> None:
+        """Takes in one measurement: both norms as the weighted terms had them in the step."""
+        own = weighted / self.term.weight
+        if self.means is None:
+            self.means = (other, own)
+        else:
+            keep = self.DECAY
+            self.means = (
+                keep * self.means[0] + (1 - keep) * other,
+                keep * self.means[1] + (1 - keep) * own,
+            )
+        # A term at its minimum has no gradient to scale, and another term none to compare with.
+        if min(self.means) > 0:
+            self.term.weight = self.share * self.means[0] / self.means[1]
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers, for a checkpoint."""
+        return {"means": self.means, "weight": self.term.weight}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self.means = None if state["means"] is None else tuple(state["means"])
+        self.term.weight = float(state["weight"])
 
 
 class TermGradientMeter:
@@ -44,7 +95,7 @@ class TermGradientMeter:
 
     def metrics(self, vanilla: str) -> dict[str, Tensor | float]:
         """Norm, share of the vanilla term's norm, and cosine with it, of the weighted terms."""
-        norms = {name: self._dot(name, name).sqrt() for name in self.collected}
+        norms = self.norms()
         metrics: dict[str, Tensor | float] = {}
         for name, norm in norms.items():
             metrics[f"train/grad_norm/{name}"] = norm
@@ -53,6 +104,10 @@ class TermGradientMeter:
                 cosine = self._dot(name, vanilla) / (norm * norms[vanilla])
                 metrics[f"train/grad_cosine/{name}"] = cosine
         return metrics
+
+    def norms(self) -> dict[str, Tensor]:
+        """The norm of each weighted term's gradient in the parameters."""
+        return {name: self._dot(name, name).sqrt() for name in self.collected}
 
     def _dot(self, first: str, second: str) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plot_exp.data.collate import Batch
 from plot_exp.losses.base import TermResult
+from plot_exp.losses.dominance import violated_share
 from plot_exp.training.coupling import Part
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -54,6 +55,9 @@ def response_metrics(prefix: str, part: Part, beta: float) -> Metrics:
         quantiles = torch.quantile(rewards[mask], levels)
         for level, value in zip(QUANTILES, quantiles, strict=True):
             metrics[f"{prefix}/quantile/{side}/{round(100 * level)}"] = value
+    better, worse = rewards[responses.chosen], rewards[responses.rejected]
+    if len(better) and len(worse):
+        metrics[f"{prefix}/quantiles_violated"] = violated_share(better, worse)
     if len(responses.pairs):
         chosen, rejected = responses.pairs.unbind(-1)
         margin = rewards[chosen] - rewards[rejected]

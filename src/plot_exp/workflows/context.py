@@ -24,10 +24,13 @@ from plot_exp.data.preference_distribution import (
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample
 from plot_exp.evals.transport import mean_distribution
 from plot_exp.losses.context import Context
+from plot_exp.models.contextual import contextual_embedding
 from plot_exp.models.policy import Policy, input_embedding, output_embedding
 
 # Enough positions for a stable mean distribution; a pass over all the data would cost an epoch.
 REFERENCE_EXAMPLES = 512
+# Rare tokens need more of them.
+CONTEXTUAL_EXAMPLES = 4096
 
 
 def build_context(
@@ -56,12 +59,19 @@ def build_context(
         batches = evaluation_batches(train[:REFERENCE_EXAMPLES], config.eval.batch_size, pad_id)
         return mean_distribution(reference, batches, "chosen")
 
+    @cache
+    def contextual() -> Tensor:
+        pad_id = tokeniser.tokenizer.pad_token_id
+        batches = evaluation_batches(train[:CONTEXTUAL_EXAMPLES], config.eval.batch_size, pad_id)
+        return contextual_embedding(reference, batches)
+
     return Context(
         vocab_size=vocab_size,
         allowed_tokens=allowed,
         token_counts=token_counts,
         input_embedding=lambda: input_embedding(reference).float().cpu(),
         output_embedding=lambda: output_embedding(reference).float().cpu(),
+        contextual_embedding=contextual,
         reference_distribution=reference_distribution,
     )
 

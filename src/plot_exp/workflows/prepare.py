@@ -50,7 +50,7 @@ def prepare(config: Config, bar: Bar) -> Prepared:
     split, tallies, start = _read(config, bar)
     if not split.train:
         raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
-    _require_pairs(config, split)
+    _require_what_terms_need(config, split)
     shared = overlap(split)
     train = _tokenise(config, split.train, start.tokeniser, tallies, "train")
     validation = _tokenise(config, split.validation, start.tokeniser, tallies, "validation")
@@ -133,22 +133,31 @@ class Drawer:
         return [[answer.text for answer in row] for row in answers]
 
 
-def _require_pairs(config: Config, split: Split) -> None:
-    """Some data turn out to hold no pair only when they are read."""
-    lacking = [
-        name for name, section in config.loss.items() if getattr(section, "needs_pairs", False)
-    ]
-    if not lacking or any(_has_pair(example) for example in split.train):
-        return
-    raise UserError(
-        f"loss={'+'.join(config.loss)}: {lacking[0]} compares chosen with rejected responses, but "
-        f"dataset={config.dataset.name} holds no example with both; use loss=sft, or data with "
-        "rejected responses (dataset.rejected=corrupt for gsm8k and math)"
-    )
+def _require_what_terms_need(config: Config, split: Split) -> None:
+    """Some data turn out to hold no pair, or no rejected response, only when they are read."""
+    kinds = {example.kind for example in split.train}
+    loss = "+".join(config.loss)
+    for name, section in config.loss.items():
+        if getattr(section, "needs_pairs", False) and "ranked" not in kinds:
+            unpaired = "unpaired" in kinds
+            raise UserError(
+                f"loss={loss}: {name!r} compares chosen with rejected responses to one prompt, but "
+                f"dataset={config.dataset.name} holds no example with both; use loss="
+                + ("aot_unpaired or sft, which need no pairs" if unpaired else "sft")
+                + ", or data with rejected responses (dataset.rejected=corrupt for gsm8k and math)"
+            )
+        if getattr(section, "needs_rejected", False) and not _both_sides(split):
+            raise UserError(
+                f"loss={loss}: {name!r} compares chosen with rejected responses, but "
+                f"dataset={config.dataset.name} holds only one of the two kinds; use loss=sft, or "
+                "data with both (dataset.rejected=corrupt for gsm8k and math)"
+            )
 
 
-def _has_pair(example: PreferenceExample) -> bool:
-    return example.kind == "ranked"
+def _both_sides(split: Split) -> bool:
+    """Whether there are chosen and rejected responses, to one prompt or to different ones."""
+    labels = {label for example in split.train for label in example.desirable or ()}
+    return labels == {True, False} or any(example.kind == "ranked" for example in split.train)
 
 
 def _tokenise(

@@ -28,6 +28,7 @@ from plot_exp.training.metrics import peak_memory
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.engine import StepBar, build_trainer, checkpoint_step, last_checkpoint
 from plot_exp.workflows.export import export_model
+from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurement, Measurer
 from plot_exp.workflows.models import open_reference
 from plot_exp.workflows.prepare import Prepared, prepare
@@ -47,6 +48,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     policy = prepared.start.policy
     reference = open_reference(config, prepared.start)
     context = build_context(config, reference, prepared.start.tokeniser, prepared.train)
+    filter_training(config, prepared, reference, context, bar)
     composite = build(config.loss, context)
     checkpoint = last_checkpoint(run_dir) if config.resume else None
     _describe_run(config, run_dir, prepared)
@@ -159,6 +161,7 @@ def _fit(
     policy.eval()
     return {
         "train/steps": float(module.completed_steps),
+        "train/skipped_steps": float(module.skipped_steps),
         "train/seconds": time.perf_counter() - started,
         "train/peak_memory_gb": peak_memory(policy.device),
         **module.throughput.overall(),
