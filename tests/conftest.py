@@ -225,3 +225,17 @@ def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def quick_run(
+    run_cli: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The directory of one finished `experiment=quick` run from the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = run_cli(
+        ["experiment=quick", "logger=none", "hydra.run.dir=run", "trainer.progress=false"], folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "run"
