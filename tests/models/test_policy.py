@@ -22,11 +22,11 @@ from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.errors import UserError
 from plot_exp.models.policy import (
     Policy,
-    disable_dropout,
     freeze,
     frozen_copy,
     input_embedding,
     output_embedding,
+    set_dropout,
 )
 from plot_exp.ops.scores import Request
 
@@ -153,7 +153,7 @@ def test_without_dropout_training_mode_is_deterministic(name):
     model = random_model(name, dropout=0.5).train()
     ids = torch.arange(8)[None]
     assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
-    disable_dropout(model)
+    set_dropout(model, 0.0)
     found = [model(input_ids=ids).logits for _ in range(4)]
     assert all(torch.equal(found[0], other) for other in found)
     torch.testing.assert_close(found[0], model.eval()(input_ids=ids).logits)

@@ -14,7 +14,7 @@ from plot_exp.config.schema import Config, load
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import build
-from plot_exp.models.policy import disable_dropout, frozen_copy
+from plot_exp.models.policy import frozen_copy, set_dropout
 from plot_exp.progress import silent
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.measure import Measurer
@@ -145,7 +145,7 @@ def test_metrics_are_found_again_from_the_exported_model_and_the_data(quick_run)
 @pytest.mark.slow
 def test_the_answers_are_found_again_from_the_exported_model(quick_run):
     model = AutoModelForCausalLM.from_pretrained(quick_run / "model").eval()
-    disable_dropout(model)
+    set_dropout(model, 0.0)
     tokenizer = AutoTokenizer.from_pretrained(quick_run / "model")
     lines = (quick_run / "samples.jsonl").read_text().splitlines()
     assert lines

@@ -62,6 +62,7 @@ class TrainerConfig(Section):
         microbatch_size: examples a forward pass; null for the whole batch.
         coupling: what batch-coupled terms see under accumulation.
         on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
+        dropout: the probability that every dropout of the model gets.
         validate_every: steps between validations; null for the end only.
         checkpoint_every: steps between checkpoints.
         log_term_gradients: measure each term's own gradient norm at log steps.
@@ -77,7 +78,7 @@ class TrainerConfig(Section):
     coupling: Literal["exact", "carried", "microbatch"] = "exact"
     gradient_clip: float = Field(1.0, gt=0)
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    dropout: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1)
     validation_batch_size: int = Field(32, ge=1)

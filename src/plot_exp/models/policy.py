@@ -71,17 +71,17 @@ class Policy(nn.Module):
             )
 
 
-def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout probability to zero, those that modules keep as plain numbers included.
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Sets every dropout probability, those that modules keep as plain numbers included.
 
     Falcon reads its probabilities from the configuration, which is left as it is.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0
+            module.p = probability
         for name, value in vars(module).items():
             if isinstance(value, float) and "drop" in name:
-                setattr(module, name, 0.0)
+                setattr(module, name, probability)
 
 
 def frozen_copy(policy: Policy) -> Policy:

@@ -11,7 +11,7 @@ from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import UserError
 from plot_exp.models.load import load_model, load_tokenizer
-from plot_exp.models.policy import Policy, disable_dropout, freeze, frozen_copy
+from plot_exp.models.policy import Policy, freeze, frozen_copy, set_dropout
 from plot_exp.models.tiny import base_directory
 from plot_exp.progress import Bar
 
@@ -44,8 +44,7 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
         model = model.model_copy(update={"name": str(folder), "weights": "pretrained"})
     tokenizer = load_tokenizer(model)
     policy = Policy(load_model(model))
-    if not config.trainer.dropout:
-        disable_dropout(policy)
+    set_dropout(policy, config.trainer.dropout)
     return Start(policy, ChatTokeniser(tokenizer), model.name)
 
 
