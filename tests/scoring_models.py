@@ -58,6 +58,7 @@ def example(
     prompt: list[int],
     responses: list[list[int]],
     *,
+    scores: tuple[float, ...] | None = None,
     desirable: tuple[bool, ...] | None = None,
     category: str = "one",
     dataset: str = "toy",
@@ -69,6 +70,7 @@ def example(
         category=category,
         dataset=dataset,
         origin=Origin("toy", 0),
+        scores=scores,
         desirable=desirable,
     )
     return TokenisedExample(source, tuple(prompt), tuple(tuple(ids) for ids in responses))

@@ -161,7 +161,6 @@ def test_gradient_against_finite_differences(pool: str, transport: str) -> None:
     generator = torch.Generator().manual_seed(2)
     embedding = torch.randn(4, 3, generator=generator)
     plot = term(embedding, distribution=pool, transport=transport)
-    plot.target = plot.target.double()
     shape = (4,) if pool == "batch" else (2, 4)
     mass = (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1).requires_grad_()
     responses = ranked((1, 1), (1, 1))

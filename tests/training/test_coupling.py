@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from plot_exp.config.losses import DPOConfig, PLOTConfig, SFTConfig
+from plot_exp.config.losses import (
+    TERMS,
+    AOTConfig,
+    AOTUnpairedConfig,
+    DEFTConfig,
+    DPOConfig,
+    JSConfig,
+    KLConfig,
+    MSEConfig,
+    PLOTConfig,
+    PROConfig,
+    SFTConfig,
+    ULDConfig,
+)
 from plot_exp.data.collate import Batch, collate_padded
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
-from plot_exp.losses.dpo import DPO
-from plot_exp.losses.plot import PLOT
-from plot_exp.losses.sft import SFT
-from plot_exp.models.policy import Policy, disable_dropout, frozen_copy
+from plot_exp.models.policy import Policy, frozen_copy, set_dropout
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Mode, Outcome, Part, accumulate
 from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
@@ -23,16 +35,34 @@ from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
 from loss_scores import context
 from scoring_models import VOCABULARY, example, tiny_model
 
+Data = Callable[[int], list]
+
+
+def ids(generator: torch.Generator, low: int, high: int) -> list[int]:
+    size = int(torch.randint(low, high, (1,), generator=generator))
+    return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
+
 
 def examples(count: int = 6) -> list:
-    """Pairs of uneven lengths over a small vocabulary."""
-    generator = torch.Generator().manual_seed(3)
+    """Pairs of uneven lengths over a small vocabulary, every third a ranking of three."""
+    draw = partial(ids, torch.Generator().manual_seed(3))
+    found = []
+    for place in range(count):
+        prompt, pair = draw(1, 6), [[*draw(1, 9), 2], [*draw(1, 5), 2]]
+        ranking = [*pair, [*draw(1, 7), 2]]
+        scores = (2.5, 1.0, 1.0) if place == 1 else None
+        found.append(example(prompt, ranking if place % 3 == 1 else pair, scores=scores))
+    return found
 
-    def ids(low: int, high: int) -> list[int]:
-        size = int(torch.randint(low, high, (1,), generator=generator))
-        return torch.randint(3, VOCABULARY, (size,), generator=generator).tolist()
 
-    return [example(ids(1, 6), [[*ids(1, 9), 2], [*ids(1, 5), 2]]) for _ in range(count)]
+def unpaired_examples(count: int = 6) -> list:
+    """Labelled responses, some to one prompt, more of them desirable."""
+    draw = partial(ids, torch.Generator().manual_seed(5))
+    labels = [(True,), (False,), (True, True), (True,), (False, True, False), (True,)]
+    return [
+        example(draw(1, 6), [[*draw(1, 8), 2] for _ in labels[place]], desirable=labels[place])
+        for place in range(count)
+    ]
 
 
 def facts() -> Context:
@@ -42,25 +72,44 @@ def facts() -> Context:
     return context(embedding, *counts, allowed=[place > 2 for place in range(VOCABULARY)])
 
 
+SECTIONS = {
+    "dpo": DPOConfig(),
+    "sft": SFTConfig(weight=0.5),
+    "aot": AOTConfig(beta=0.3),
+    "aot_unpaired": AOTUnpairedConfig(relaxation="least_squares"),
+    "pro": PROConfig(),
+    "plot": PLOTConfig(alpha=2.0, side="both"),
+    "plot_response": PLOTConfig(distribution="response"),
+    "plot_position": PLOTConfig(distribution="position"),
+    # The floor lies among the batch's mean log-probabilities, so that both sides of it occur.
+    "deft": DEFTConfig(side="both", floor=-6.0),
+    "kl": KLConfig(),
+    "kl_position": KLConfig(direction="reverse", transform="softmax", distribution="position"),
+    "js": JSConfig(),
+    "mse": MSEConfig(reduction="sum"),
+    "uld": ULDConfig(distribution="response"),
+}
+
+
 def composite(loss: str) -> Composite:
-    terms = {
-        "dpo": lambda: DPO(DPOConfig(), facts()),
-        "sft": lambda: SFT(SFTConfig(weight=0.5), facts()),
-        "plot": lambda: PLOT(PLOTConfig(alpha=2.0, side="both"), facts()),
-        "plot_response": lambda: PLOT(PLOTConfig(distribution="response"), facts()),
-        "plot_position": lambda: PLOT(PLOTConfig(distribution="position"), facts()),
-    }
-    return Composite({name: terms[name]() for name in loss.split("+")})
+    """A term's name may carry a suffix for another setting of it."""
+    terms = {}
+    for name in loss.split("+"):
+        known = max((term for term in TERMS if name.startswith(term)), key=len)
+        module = importlib.import_module(f"plot_exp.losses.{known}")
+        terms[name] = module.TERM(SECTIONS[name], facts())
+    return Composite(terms)
 
 
 class Run:
     """A policy, moved a little from its reference, whose steps can be taken in any batching."""
 
-    def __init__(self, loss: str, *, dropout: float = 0.0) -> None:
+    def __init__(self, loss: str, *, dropout: float = 0.0, data: Data = examples) -> None:
+        self.data = data
         model = tiny_model("qwen2", attention_dropout=dropout).double()
         self.policy = Policy(model)
         self.reference = frozen_copy(self.policy)
-        disable_dropout(self.reference)
+        set_dropout(self.reference, 0.0)
         with torch.no_grad():
             for parameter in self.policy.parameters():
                 noise = torch.Generator().manual_seed(parameter.numel())
@@ -79,7 +128,7 @@ class Run:
     ) -> tuple[Outcome, list[Tensor]]:
         self.policy.zero_grad()
         weights = self.composite.weights
-        items, batches = examples(sum(sizes)), []
+        items, batches = self.data(sum(sizes)), []
         for size in sizes:
             batches.append(collate_padded(items[:size], 0))
             items = items[size:]
@@ -110,12 +159,23 @@ class Run:
         return outcome, [parameter.grad.clone() for parameter in self.policy.parameters()]
 
 
-LOSSES = ["dpo", "sft", "dpo+plot", "sft+plot", "sft+plot_response", "dpo+sft+plot_position"]
+LOSSES = [
+    *SECTIONS,
+    "dpo+plot",
+    "sft+plot",
+    "sft+plot_response",
+    "dpo+sft+plot_position",
+    "aot+plot",
+    "pro+deft",
+]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_any_accumulation_gives_the_loss_and_gradient_of_one_batch(loss: str) -> None:
-    run = Run(loss)
+@pytest.mark.parametrize(
+    ("loss", "data"),
+    [*((loss, examples) for loss in LOSSES), ("aot_unpaired+kl+deft", unpaired_examples)],
+)
+def test_any_accumulation_gives_the_loss_and_gradient_of_one_batch(loss: str, data: Data) -> None:
+    run = Run(loss, data=data)
     whole, gradients = run.step([6])
 
     for sizes in ([2, 2, 2], [1] * 6, [4, 2]):

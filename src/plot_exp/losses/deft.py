@@ -43,7 +43,7 @@ class DEFT(Term):
     the batch, so the term is coupled.
 
     Attributes:
-        signed: [V] Q_diff, fp32.
+        signed: [V] Q_diff, fp64; no buffer, since a module in half precision rounds its buffers.
     """
 
     auxiliary: ClassVar[bool] = True
@@ -58,7 +58,7 @@ class DEFT(Term):
         self.floor = config.floor
         self.sides = sides(config.side)
         self.request = Request(frozenset((side, "log_batch") for side in self.sides))
-        self.register_buffer("signed", signed_difference(config, context).float(), persistent=False)
+        self.signed = signed_difference(config, context)
 
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
@@ -66,9 +66,10 @@ class DEFT(Term):
         total = torch.stack([policy.distributions[(side, "log_batch")] for side in self.sides])
         positions = sum(totals.tokens[side] for side in self.sides)
         mean_logps = total.sum(0) / max(positions, 1)
-        signed = self.signed.to(mean_logps.device)
-        reward = distribution_reward(mean_logps, signed, self.floor)
-        floored = (mean_logps[signed < 0] < self.floor).to(mean_logps.dtype)
+        if self.signed.device != mean_logps.device:
+            self.signed = self.signed.to(mean_logps.device)
+        reward = distribution_reward(mean_logps, self.signed, self.floor)
+        floored = (mean_logps[self.signed < 0] < self.floor).to(mean_logps.dtype)
         return TermResult(
             -reward,
             {

@@ -29,7 +29,7 @@ class DistributionTerm(Term):
         measure: what the value is called in the log, `train/<term>/<measure>`.
 
     Attributes:
-        target: [V] q, fp32 as it enters the loss.
+        target: [V] q, fp64; no buffer, since a module in half precision rounds its buffers.
         allowed: [V] bool, the tokens that may carry mass.
     """
 
@@ -48,7 +48,7 @@ class DistributionTerm(Term):
         self.sides = sides(config.side)
         self.request = Request(frozenset((side, self.pool) for side in self.sides))
         self.register_buffer("allowed", context.allowed_tokens(), persistent=False)
-        self.register_buffer("target", preference_target(config, context), persistent=False)
+        self.target = preference_target(config, context)
 
     def divergence(self, p: Tensor) -> Tensor:
         """The divergence [...] of distributions p [..., V] over the allowed tokens."""
@@ -71,6 +71,12 @@ class DistributionTerm(Term):
         """Masses [..., V] of any total as distributions over the allowed tokens."""
         return restrict(mass, self.allowed.to(mass.device))
 
+    def target_beside(self, p: Tensor) -> Tensor:
+        """The target [V] on the device and in the precision of p."""
+        if self.target.device != p.device:
+            self.target = self.target.to(p.device)
+        return self.target.to(p.dtype)
+
     def _count(self, totals: Totals) -> int:
         """Responses or positions of the sides in use, over the optimizer's whole batch."""
         by_side = totals.tokens if self.pool == "position" else totals.responses
@@ -85,7 +91,7 @@ def sides(name: str) -> tuple[Side, ...]:
 
 
 def preference_target(config: DistributionConfig, context: Context) -> Tensor:
-    """The target distribution [V] that the configured choices give, in fp32."""
+    """The target distribution [V] that the configured choices give, in fp64."""
     allowed = context.allowed_tokens()
     signed = difference(
         context.token_counts(),
@@ -94,7 +100,6 @@ def preference_target(config: DistributionConfig, context: Context) -> Tensor:
         significance=config.significance,
     )
     anchor = context.reference_distribution() if config.anchor == "reference" else None
-    goal = target(
+    return target(
         signed, config.transform, config.temperature, allowed, anchor, config.anchor_gamma
     )
-    return goal.float()

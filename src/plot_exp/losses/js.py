@@ -20,7 +20,7 @@ class JS(DistributionTerm):
         super().__init__(config, context, config.weight)
 
     def divergence(self, p: Tensor) -> Tensor:
-        q = self.target.to(p.device, p.dtype)
+        q = self.target_beside(p)
         middle = (p + q) / 2
         return (kl_divergence(p, middle) + kl_divergence(q, middle)) / 2
 

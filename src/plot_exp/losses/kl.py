@@ -42,7 +42,7 @@ class KL(DistributionTerm):
         self.direction = config.direction
 
     def divergence(self, p: Tensor) -> Tensor:
-        q = self.target.to(p.device, p.dtype)
+        q = self.target_beside(p)
         return kl_divergence(q, p) if self.direction == "forward" else kl_divergence(p, q)
 
 

@@ -21,7 +21,7 @@ class MSE(DistributionTerm):
         self.divisor = context.vocab_size if config.reduction == "mean" else 1
 
     def divergence(self, p: Tensor) -> Tensor:
-        return (p - self.target.to(p.device, p.dtype)).square().sum(-1) / self.divisor
+        return (p - self.target_beside(p)).square().sum(-1) / self.divisor
 
 
 TERM = MSE

@@ -44,7 +44,7 @@ class PLOT(DistributionTerm):
         """Transport [...] from distributions p [..., V] to the target."""
         if self._device != p.device:
             self.transport, self._device = self.transport.to(p.device), p.device
-        return self.transport.distance(p, self.target.to(p.device, p.dtype))
+        return self.transport.distance(p, self.target_beside(p))
 
 
 def embedding(config: PLOTConfig, context: Context) -> Tensor:

@@ -19,7 +19,7 @@ class ULD(DistributionTerm):
         super().__init__(config, context, config.weight)
 
     def divergence(self, p: Tensor) -> Tensor:
-        goal = self.target.to(p.device, p.dtype).sort().values
+        goal = self.target_beside(p).sort().values
         return (p.sort(-1).values - goal).abs().sum(-1)
 
 
