@@ -18,10 +18,12 @@ from plot_exp.errors import RunError
 from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
-from plot_exp.training.coupling import Outcome, Part, accumulate
+from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import Throughput, response_metrics, term_metrics
+from plot_exp.training.part import Part
+from plot_exp.training.world import World, current_world
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[int], Mapping[str, float]]
@@ -75,6 +77,7 @@ class PreferenceModule(pl.LightningModule):
             if term.gradient_share is not None
         }
         self.carried: list[Part] | None = None
+        self.world = World()
         self.throughput = Throughput()
         self.latest: dict[str, float] = {}
 
@@ -101,6 +104,10 @@ class PreferenceModule(pl.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def on_fit_start(self) -> None:
+        """Finds the other processes, if there are any."""
+        self.world = current_world(self.policy.device)
+
     def training_step(self, microbatches: list[Batch], batch_idx: int) -> None:
         """One optimizer step."""
         step = self.completed_steps + 1
@@ -110,6 +117,9 @@ class PreferenceModule(pl.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad()
         outcome = self._accumulate(microbatches, meter, watch)
+        self.world.add_gradients(self.policy.trainable())
+        if meter is not None:
+            meter.gather(self.world)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.settings.gradient_clip)
         faults = watch.faults(outcome.terms, norm)
         if faults:
@@ -159,7 +169,8 @@ class PreferenceModule(pl.LightningModule):
         reference = self.reference if self.composite.needs_reference else None
 
         def score_policy(batch: Batch, index: int) -> Scores:
-            torch.manual_seed(pass_seed(self.seed, self.completed_steps, index))
+            place = self.world.rank * len(microbatches) + index
+            torch.manual_seed(pass_seed(self.seed, self.completed_steps, place))
             return self.policy(batch, self.composite.request)
 
         @torch.no_grad()
@@ -185,6 +196,7 @@ class PreferenceModule(pl.LightningModule):
             mode=self.settings.coupling,
             carried=self.carried,
             pull_back=pull_back,
+            world=self.world,
         )
 
     def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:
@@ -197,7 +209,7 @@ class PreferenceModule(pl.LightningModule):
         self, outcome: Outcome, meter: TermGradientMeter | None, norm: Tensor
     ) -> dict[str, Tensor | float]:
         metrics = term_metrics("train", outcome.terms, self.composite.weights)
-        metrics |= response_metrics("train", outcome.whole, self.composite.beta)
+        metrics |= response_metrics("train", outcome.whole(self.world), self.composite.beta)
         metrics["train/grad_norm"] = norm
         metrics |= {
             f"train/weight/{name}": share.term.weight for name, share in self.shares.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,10 @@ from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.models.policy import Policy, frozen_copy, set_dropout
 from plot_exp.ops.scores import Request, Scores
-from plot_exp.training.coupling import Mode, Outcome, Part, accumulate
+from plot_exp.training.coupling import Mode, Outcome, accumulate
 from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
+from plot_exp.training.part import Part
+from plot_exp.training.world import World
 
 from loss_scores import context
 from scoring_models import VOCABULARY, example, tiny_model
@@ -121,20 +124,26 @@ class Run:
 
     def step(
         self,
-        sizes: Sequence[int],
+        sizes: Sequence[Any],
         mode: Mode = "exact",
         carried: Sequence[Part] | None = None,
         meter: TermGradientMeter | None = None,
+        world: World | None = None,
     ) -> tuple[Outcome, list[Tensor]]:
+        """One pass over microbatches of these sizes; with a world, sizes hold one list a rank."""
         self.policy.zero_grad()
         weights = self.composite.weights
-        items, batches = self.data(sum(sizes)), []
-        for size in sizes:
+        rank = 0 if world is None else world.rank
+        by_rank = [sizes] if world is None else sizes
+        items, batches = self.data(sum(sum(row) for row in by_rank)), []
+        items = items[sum(sum(row) for row in by_rank[:rank]) :]
+        for size in by_rank[rank]:
             batches.append(collate_padded(items[:size], 0))
             items = items[size:]
+        first = 0 if world is None else sum(len(row) for row in by_rank[:rank])
 
         def score_policy(batch: Batch, index: int) -> Scores:
-            torch.manual_seed(index)
+            torch.manual_seed(first + index)
             return self.policy(batch, self.composite.request)
 
         def pull_back(outputs: list[Tensor], gradients: dict[str, list[Tensor]]) -> None:
@@ -155,6 +164,7 @@ class Run:
             mode=mode,
             carried=carried,
             pull_back=pull_back,
+            world=world,
         )
         return outcome, [parameter.grad.clone() for parameter in self.policy.parameters()]
 
@@ -183,8 +193,8 @@ def test_any_accumulation_gives_the_loss_and_gradient_of_one_batch(loss: str, da
         for name, result in whole.terms.items():
             torch.testing.assert_close(split.terms[name].loss, result.loss, rtol=1e-10, atol=0)
         torch.testing.assert_close(split_gradients, gradients, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(split.whole.policy.sums(), whole.whole.policy.sums())
-        assert torch.equal(split.whole.responses.pairs, whole.whole.responses.pairs)
+        torch.testing.assert_close(split.whole().policy.sums(), whole.whole().policy.sums())
+        assert torch.equal(split.whole().responses.pairs, whole.whole().responses.pairs)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "dpo+plot"])
@@ -315,7 +325,7 @@ def test_an_unused_term_output_has_a_zero_gradient() -> None:
     outcome, _ = run.step([6])
 
     assert set(outcome.terms) == {"dpo", "plot"}
-    assert outcome.whole.policy.distributions.keys() == {
+    assert outcome.whole().policy.distributions.keys() == {
         ("chosen", "batch"),
         ("rejected", "batch"),
     }

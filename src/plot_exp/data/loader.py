@@ -37,6 +37,7 @@ class StepLoader:
     Args:
         examples: the training examples.
         first_step: called when iteration starts; the steps already taken.
+        rank, processes: which part of every batch is this process's.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class StepLoader:
         seed: int,
         pad_id: int,
         first_step: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         self.examples = examples
         self.batch_size = batch_size
@@ -59,6 +62,7 @@ class StepLoader:
         self.seed = seed
         self.pad_id = pad_id
         self.first_step = first_step
+        self.rank, self.processes = rank, processes
         self._orders: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
@@ -72,6 +76,12 @@ class StepLoader:
         count = len(self.examples)
         return [self._order(place // count)[place % count] for place in range(start, stop)]
 
+    def own_indices(self, step: int) -> list[int]:
+        """This process's part of the step's examples: an unbroken run of them."""
+        every = self.indices(step)
+        start = self.rank * len(every) // self.processes
+        return every[start : (self.rank + 1) * len(every) // self.processes]
+
     def _order(self, epoch: int) -> list[int]:
         if epoch not in self._orders:
             self._orders = {
@@ -82,7 +92,7 @@ class StepLoader:
 
     def microbatches(self, step: int) -> list[Batch]:
         """The collated microbatches of one optimizer step."""
-        chosen = [self.examples[index] for index in self.indices(step)]
+        chosen = [self.examples[index] for index in self.own_indices(step)]
         size = self.microbatch_size
         return [
             collate_padded(chosen[start : start + size], self.pad_id)

@@ -47,6 +47,18 @@ class Totals:
             },
         )
 
+    @staticmethod
+    def add(parts: Sequence[Totals]) -> Totals:
+        """The counts of several processes together."""
+        sides: tuple[Side, Side] = ("chosen", "rejected")
+        return Totals(
+            examples=sum(part.examples for part in parts),
+            pairs=sum(part.pairs for part in parts),
+            rankings=sum(part.rankings for part in parts),
+            responses={side: sum(part.responses[side] for part in parts) for side in sides},
+            tokens={side: sum(part.tokens[side] for part in parts) for side in sides},
+        )
+
 
 @dataclass(frozen=True)
 class TermResult:

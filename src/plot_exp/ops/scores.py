@@ -73,6 +73,15 @@ class Scores:
             dict(zip(sorted(self.distributions), distributions, strict=True)),
         )
 
+    def to(self, device: torch.device | str) -> Scores:
+        """The same numbers on another device."""
+        return Scores(
+            self.token_logps.to(device),
+            self.response_of_token.to(device),
+            self.length.to(device),
+            {key: value.to(device) for key, value in self.distributions.items()},
+        )
+
     def leaves(self) -> Scores:
         """Detached copies that collect gradients of their own."""
         return self.replace_tensors([tensor.detach().requires_grad_() for tensor in self.tensors()])

@@ -9,17 +9,19 @@ second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from plot_exp.data.collate import Batch, Responses
+from plot_exp.data.collate import Batch
 from plot_exp.losses.base import TermResult, Totals
 from plot_exp.losses.composite import Composite
 from plot_exp.ops.scores import Scores
+from plot_exp.training.part import Part
+from plot_exp.training.world import World
 
 Mode = Literal["exact", "carried", "microbatch"]
 ScoreBatch = Callable[[Batch, int], Scores]
@@ -28,55 +30,24 @@ PullBack = Callable[[list[Tensor], TermGradients], None]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One microbatch's scores, detached."""
-
-    policy: Scores
-    reference: Scores | None
-    responses: Responses
-
-    def as_tensors(self) -> dict[str, Any]:
-        """Plain tensors and numbers, for a checkpoint that is loaded with weights only."""
-        return {
-            "policy": self.policy.as_tensors(),
-            "reference": None if self.reference is None else self.reference.as_tensors(),
-            "responses": self.responses.as_tensors(),
-        }
-
-    @staticmethod
-    def from_tensors(state: Mapping[str, Any]) -> Part:
-        """What `as_tensors` gave."""
-        reference = state["reference"]
-        return Part(
-            Scores.from_tensors(state["policy"]),
-            None if reference is None else Scores.from_tensors(reference),
-            Responses(**state["responses"]),
-        )
-
-    @staticmethod
-    def concatenate(parts: Sequence[Part]) -> Part:
-        """Several microbatches as one."""
-        references = [part.reference for part in parts if part.reference is not None]
-        return Part(
-            Scores.concatenate([part.policy for part in parts]),
-            Scores.concatenate(references) if references else None,
-            Responses.concatenate([part.responses for part in parts]),
-        )
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a step leaves for logging and for the next step.
 
     Attributes:
         terms: every term's value on the optimizer's batch.
-        whole: the scores of the whole batch, detached.
-        parts: the same by microbatch; `carried` reads them in the next step.
+        parts: the scores by microbatch, detached; `carried` reads them in the next step.
+        gathered: whether `parts` holds those of every process, or this one's alone.
     """
 
     terms: dict[str, TermResult]
-    whole: Part
     parts: list[Part]
+    gathered: bool
+
+    def whole(self, world: World | None = None) -> Part:
+        """The scores of the whole batch; every process of `world` must ask for it."""
+        if self.gathered or world is None:
+            return Part.concatenate(self.parts)
+        return Part.concatenate(world.gather(self.parts)[0])
 
 
 def leaf_gradients(
@@ -107,8 +78,12 @@ def accumulate(
     mode: Mode,
     carried: Sequence[Part] | None,
     pull_back: PullBack,
+    world: World | None = None,
 ) -> Outcome:
     """Scores the batch, evaluates every term on it and pulls the gradients back.
+
+    With several processes each calls this with its own microbatches; the batch is all of them
+    together, and the gradients of the processes add up to its gradient.
 
     Args:
         score_policy: called with a microbatch and its index, under grad mode or not; it sets the
@@ -116,22 +91,28 @@ def accumulate(
         carried: the parts of the last step, for `mode="carried"`; None makes this step exact.
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
+        world: the processes that share the batch; None for this one alone.
     """
-    totals = Totals.of([batch.responses for batch in microbatches])
-    two_passes = composite.coupled and len(microbatches) > 1
-    if two_passes and (mode == "exact" or (mode == "carried" and not carried)):
-        return _exact(microbatches, score_policy, score_reference, composite, totals, pull_back)
+    world = world or World()
+    totals = world.add_totals(Totals.of([batch.responses for batch in microbatches]))
+    spread = len(microbatches) > 1 or world.size > 1
+    coupled = composite.coupled and spread
+    if coupled and (mode == "exact" or (mode == "carried" and not carried)):
+        return _exact(
+            microbatches, score_policy, score_reference, composite, totals, pull_back, world
+        )
+    stale = _Stale(carried, world, len(microbatches)) if coupled and carried else None
     parts, results = [], []
     for index, batch in enumerate(microbatches):
         outputs = score_policy(batch, index)
         part = Part(outputs.detach(), _reference(score_reference, batch), batch.responses)
         parts.append(part)
-        found, gradients = _one_pass(
-            composite, part, totals, index, len(microbatches), carried if two_passes else None
-        )
+        found, gradients = _one_pass(composite, part, totals, index, spread, stale)
         results.append(found)
         pull_back(outputs.tensors(), gradients)
-    return Outcome(_add(results), Part.concatenate(parts), parts)
+    gathered = world.gather(parts)[0] if mode == "carried" else parts
+    added = world.add_results(_add(results))
+    return Outcome(added, gathered, world.size == 1 or mode == "carried")
 
 
 def _reference(score_reference: Callable[[Batch], Scores] | None, batch: Batch) -> Scores | None:
@@ -145,23 +126,45 @@ def _exact(
     composite: Composite,
     totals: Totals,
     pull_back: PullBack,
+    world: World,
 ) -> Outcome:
-    parts = []
+    """One pass where this process has one microbatch, whose graph is kept; else two."""
+    one_pass = len(microbatches) == 1
+    parts, outputs = [], []
     for index, batch in enumerate(microbatches):
-        with torch.no_grad():
-            outputs = score_policy(batch, index)
-        parts.append(Part(outputs.detach(), _reference(score_reference, batch), batch.responses))
-    whole = Part.concatenate(parts)
+        with torch.set_grad_enabled(one_pass):
+            outputs.append(score_policy(batch, index))
+        reference = _reference(score_reference, batch)
+        parts.append(Part(outputs[-1].detach(), reference, batch.responses))
+    gathered, first = world.gather(parts)
+    whole = Part.concatenate(gathered)
     results, gradients = leaf_gradients(composite, list(composite.terms), whole, totals)
-    policies = [part.policy for part in parts]
+    policies = [part.policy for part in gathered]
     split = {
         name: whole.policy.split_gradients(gradient, policies)
         for name, gradient in gradients.items()
     }
     for index, batch in enumerate(microbatches):
-        outputs = score_policy(batch, index)
-        pull_back(outputs.tensors(), {name: rows[index] for name, rows in split.items()})
-    return Outcome(results, whole, parts)
+        graph = outputs[index] if one_pass else score_policy(batch, index)
+        pull_back(graph.tensors(), {name: rows[first + index] for name, rows in split.items()})
+    return Outcome(results, gathered, True)
+
+
+class _Stale:
+    """The last step's parts, with the place of one of this step's left free.
+
+    Each process has as many microbatches as in the last step, but for the shorter last batch.
+    """
+
+    def __init__(self, carried: Sequence[Part], world: World, count: int) -> None:
+        self.carried = carried
+        self.first = world.rank * count
+        self.count = max(1, world.size * count)
+
+    def others(self, index: int) -> list[Part]:
+        """Every part of the last step but the one at this microbatch's place."""
+        place = self.first + index
+        return [other for at, other in enumerate(self.carried) if at != place]
 
 
 def _one_pass(
@@ -169,22 +172,25 @@ def _one_pass(
     part: Part,
     totals: Totals,
     index: int,
-    count: int,
-    carried: Sequence[Part] | None,
+    spread: bool,
+    stale: _Stale | None,
 ) -> tuple[dict[str, TermResult], TermGradients]:
     """The terms on one microbatch, coupled ones as `carried` or `microbatch` define them.
 
     `carried`: the other microbatches' places are taken by those of the last step, so the term
     sees a batch of full size whose statistics are one step old but for this part.
     `microbatch`: the term sees this part alone, weighed by its share of the examples.
+
+    Args:
+        spread: the optimizer's batch is more than this part.
     """
-    alone = [name for name, term in composite.terms.items() if count == 1 or not term.coupled]
+    alone = [name for name, term in composite.terms.items() if not (spread and term.coupled)]
     coupled = [name for name in composite.terms if name not in alone]
     results, gradients = leaf_gradients(composite, alone, part, totals)
     if not coupled:
         return results, gradients
-    if carried is not None:
-        others = [other for place, other in enumerate(carried) if place != index]
+    if stale is not None:
+        others = stale.others(index)
         seen = Part.concatenate([part, *others])
         parts = [part.policy, *(other.policy for other in others)]
         found, whole_gradients = leaf_gradients(
@@ -194,7 +200,7 @@ def _one_pass(
             name: seen.policy.split_gradients(gradient, parts)[0]
             for name, gradient in whole_gradients.items()
         }
-        share = 1.0 / count
+        share = 1.0 / stale.count
     else:
         found, cut = leaf_gradients(composite, coupled, part, Totals.of([part.responses]))
         share = part.responses.examples / totals.examples

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plot_exp.losses.base import Term
+from plot_exp.training.world import World
 
 
 def add_term_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
@@ -92,6 +93,16 @@ class TermGradientMeter:
                 if gradient is not None:
                     before = kept[place]
                     kept[place] = gradient if before is None else before + gradient
+
+    def gather(self, world: World) -> None:
+        """Adds what the other processes collected."""
+        if world.size == 1:
+            return
+        for rows in self.collected.values():
+            for place, gradient in enumerate(rows):
+                if gradient is None:
+                    rows[place] = torch.zeros_like(self.parameters[place])
+            world.add_tensors([gradient for gradient in rows if gradient is not None])
 
     def metrics(self, vanilla: str) -> dict[str, Tensor | float]:
         """Norm, share of the vanilla term's norm, and cosine with it, of the weighted terms."""

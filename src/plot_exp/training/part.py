@@ -1,0 +1,58 @@
+"""One microbatch's scores under policy and reference, with what is known of its responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+
+from plot_exp.data.collate import Responses
+from plot_exp.ops.scores import Scores
+
+
+@dataclass(frozen=True)
+class Part:
+    """One microbatch's scores, detached."""
+
+    policy: Scores
+    reference: Scores | None
+    responses: Responses
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on another device."""
+        return replace(
+            self,
+            policy=self.policy.to(device),
+            reference=None if self.reference is None else self.reference.to(device),
+            responses=self.responses.to(device),
+        )
+
+    def as_tensors(self) -> dict[str, Any]:
+        """Plain tensors and numbers, for a checkpoint that is loaded with weights only."""
+        return {
+            "policy": self.policy.as_tensors(),
+            "reference": None if self.reference is None else self.reference.as_tensors(),
+            "responses": self.responses.as_tensors(),
+        }
+
+    @staticmethod
+    def from_tensors(state: Mapping[str, Any]) -> Part:
+        """What `as_tensors` gave."""
+        reference = state["reference"]
+        return Part(
+            Scores.from_tensors(state["policy"]),
+            None if reference is None else Scores.from_tensors(reference),
+            Responses(**state["responses"]),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Part]) -> Part:
+        """Several microbatches as one."""
+        references = [part.reference for part in parts if part.reference is not None]
+        return Part(
+            Scores.concatenate([part.policy for part in parts]),
+            Scores.concatenate(references) if references else None,
+            Responses.concatenate([part.responses for part in parts]),
+        )

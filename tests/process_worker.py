@@ -1,0 +1,49 @@
+"""One of several processes that share an optimizer's batch: `process_worker.py FOLDER JOBS`.
+
+Started by tests/training/test_processes.py with torch.distributed's environment variables; JOBS
+is a JSON list of {loss, sizes, mode}, where sizes holds the microbatches of every rank. Losses and
+gradients go to FOLDER/rank.pt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+
+from test_coupling import Run
+
+from plot_exp.training.world import Processes
+
+
+def main(folder: Path, jobs: list[dict]) -> None:
+    """Takes each job's step and saves what came of it."""
+    dist.init_process_group("gloo")
+    world = Processes(torch.device("cpu"))
+    saved = []
+    for job in jobs:
+        run = Run(job["loss"], dropout=job["dropout"])
+        step = {"mode": job["mode"], "world": world}
+        outcome, _ = run.step(job["sizes"], **step)
+        if job["mode"] == "carried":
+            outcome, _ = run.step(job["sizes"], carried=outcome.parts, **step)
+        world.add_gradients(run.policy.parameters())
+        saved.append(
+            {
+                "losses": {name: result.loss for name, result in outcome.terms.items()},
+                "gradients": [parameter.grad for parameter in run.policy.parameters()],
+                "sums": outcome.whole(world).policy.sums(),
+            }
+        )
+    torch.save(saved, folder / f"{world.rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
