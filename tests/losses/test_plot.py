@@ -130,7 +130,7 @@ OPTIONS = [
         ("principal", "norm", "random", "token_id"),
         ("relu", "shift", "softmax", "absolute"),
         ("none", "reference"),
-        ("input", "output"),
+        ("input", "output", "contextual"),
     )
 ]
 
