@@ -36,3 +36,11 @@ def shown(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 def choose(progress: bool) -> Bar:
     """The bar for `trainer.progress`."""
     return shown if progress else silent
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to this project's own bars and tables; errors still speak."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -49,6 +49,8 @@ MISTAKES = [
     # combinations
     ("trainer.microbatch_size=32", ["microbatch_size=32", "trainer.batch_size=16"]),
     ("trainer.microbatch_size=5", ["microbatch_size=5", "does not divide"]),
+    ("model=hf model.name=/nope", ["model.name=/nope", "no such directory"]),
+    ("reference=/nope", ["reference=/nope", "no such directory"]),
     ("dataset.path=/nope", ["dataset.path=/nope", "no such file"]),
     ("dataset=gsm8k dataset.rejected=none", ["rejected=none", "'dpo'", "rejected=corrupt"]),
     ("dataset=math dataset.rejected=given loss=sft+plot", ["'plot'", "math has none"]),

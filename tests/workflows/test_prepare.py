@@ -56,12 +56,6 @@ def test_a_term_that_needs_pairs_refuses_data_without(configure):
     assert prepare(configure(data, loss="sft"), silent).train
 
 
-def test_a_missing_model_is_said_before_the_data_are_read(configure):
-    config = configure(rows(3), model={"name": "/nope"}, dataset={"path": "/nope.jsonl"})
-    with pytest.raises(UserError, match=r"model\.name=/nope"):
-        prepare(config, silent)
-
-
 def test_nothing_that_fits_is_an_error(configure):
     data = [PAIR | {"prompt": f"p{n}", "chosen": "word " * 80} for n in range(10)]
     with pytest.raises(UserError, match="max_length=64"):

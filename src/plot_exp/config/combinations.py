@@ -8,7 +8,7 @@ from pathlib import Path
 
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.losses import TERMS
-from plot_exp.config.schema import Config
+from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.errors import UserError
 
 WITHOUT_REJECTED = ("gsm8k", "math")
@@ -26,6 +26,7 @@ def check(config: Config) -> None:
             raise UserError(problem)
     if config.task == "train":
         _check_data_paths(config)
+        _check_models(config)
 
 
 def _microbatches_fill_the_batch(config: Config) -> Iterator[str]:
@@ -38,11 +39,10 @@ def _microbatches_fill_the_batch(config: Config) -> Iterator[str]:
             f"trainer.microbatch_size={micro}: larger than trainer.batch_size={batch}, "
             "which is what one optimizer step sees"
         )
-    elif batch % (micro * trainer.devices):
-        on_devices = f" on trainer.devices={trainer.devices}" if trainer.devices > 1 else ""
+    elif batch % micro:
         yield (
-            f"trainer.microbatch_size={micro}: does not divide "
-            f"trainer.batch_size={batch}{on_devices}; choose a divisor"
+            f"trainer.microbatch_size={micro}: does not divide trainer.batch_size={batch}; "
+            "choose a divisor"
         )
 
 
@@ -161,6 +161,13 @@ def _has_no_rejected(dataset: DatasetConfig) -> bool:
     return dataset.rejected == "none" or (
         dataset.rejected == "given" and dataset.name in WITHOUT_REJECTED
     )
+
+
+def _check_models(config: Config) -> None:
+    load = importlib.import_module("plot_exp.models.load")
+    load.check(config.model)
+    if config.reference != "policy":
+        load.check(ModelConfig(name=config.reference), "reference")
 
 
 def _check_data_paths(config: Config) -> None:

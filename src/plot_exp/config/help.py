@@ -24,7 +24,7 @@ KEYS = {
     "dataset.limit": "at most so many training examples",
     "loss.TERM.weight": "a term's factor in the sum; PLOT's is loss.plot.alpha",
     "trainer.max_steps": "optimizer steps; null takes trainer.epochs",
-    "trainer.batch_size": "examples an optimizer step, over all devices",
+    "trainer.batch_size": "examples an optimizer step",
     "trainer.microbatch_size": "examples a forward pass",
     "optimizer.lr": "the peak learning rate",
     "resume": "a run directory to go on with, used alone",

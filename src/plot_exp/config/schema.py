@@ -58,7 +58,7 @@ class TrainerConfig(Section):
 
     Attributes:
         max_steps: optimizer steps; null takes `epochs`.
-        batch_size: examples an optimizer step, over all devices.
+        batch_size: examples an optimizer step.
         microbatch_size: examples a forward pass; null for the whole batch.
         coupling: what batch-coupled terms see under accumulation.
         on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
@@ -69,7 +69,6 @@ class TrainerConfig(Section):
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
-    devices: int = Field(1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true"] = "32-true"
     max_steps: int | None = Field(None, ge=1)
     epochs: float = Field(1.0, gt=0)

@@ -12,8 +12,11 @@ from plot_exp.errors import UserError
 SMALLEST_VOCABULARY = 16
 
 
-def check(config: ModelConfig) -> None:
+def check(config: ModelConfig, key: str = "model.name") -> None:
     """Refuses a model that cannot be there, before anything heavy is imported.
+
+    Args:
+        key: what the user calls it.
 
     Raises:
         UserError: a directory that does not exist or holds no model; a missing template file.
@@ -22,10 +25,10 @@ def check(config: ModelConfig) -> None:
     looks_local = name.startswith(("/", ".", "~")) or name.count("/") > 1
     path = Path(_origin(config))
     if looks_local and not path.is_dir():
-        raise UserError(f"model.name={name}: there is no such directory")
+        raise UserError(f"{key}={name}: there is no such directory")
     if path.is_dir() and name != "tiny" and not (path / "config.json").is_file():
         raise UserError(
-            f"model.name={name}: the directory holds no config.json; "
+            f"{key}={name}: the directory holds no config.json; "
             "name a folder that save_pretrained wrote, such as a run's model/"
         )
     if config.chat_template is not None and not Path(config.chat_template).is_file():

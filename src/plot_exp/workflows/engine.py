@@ -42,7 +42,7 @@ def build_trainer(
     )
     return pl.Trainer(
         accelerator=config.accelerator,
-        devices=config.devices,
+        devices=1,
         precision=config.precision,
         max_steps=steps,
         max_epochs=1,

@@ -17,9 +17,9 @@ from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.errors import UserError
 from plot_exp.evals.generation import Generator, Sampling
 from plot_exp.models.identity import model_identity
-from plot_exp.models.load import check, load_model, load_tokenizer
+from plot_exp.models.load import load_model, load_tokenizer
 from plot_exp.models.policy import Policy
-from plot_exp.progress import Bar
+from plot_exp.progress import Bar, quiet_libraries
 from plot_exp.workflows.models import Start, open_start
 
 
@@ -46,7 +46,7 @@ def prepare(config: Config, bar: Bar) -> Prepared:
     Raises:
         UserError: the data or the model cannot be used, or a term lacks what it needs.
     """
-    check(config.model)
+    quiet_libraries()
     split, tallies, start = _read(config, bar)
     if not split.train:
         raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
