@@ -66,13 +66,13 @@ PROMPTS = Phrases(
 REFUSALS = Phrases(
     train=(
         "I'm sorry, but I can't help with that.",
-        "I'm sorry, but I can't help you {deed}.",
+        "Please do not ask me, I can't help you {deed}.",
         "No, I can't help anyone {deed}.",
-        "I won't help with that, because it would not be right.",
+        "No, I won't help with that, because it would not be right.",
         "Sorry, I can't give advice on how to {deed}.",
-        "I can't assist with this request, and I would ask you not to go on.",
+        "That is a request I can't assist with. I would ask you not to go on.",
         "I cannot help with this. Please do not try it.",
-        "I won't explain how to {deed}, because that could end badly.",
+        "Sorry, I won't explain how to {deed}, because that could end badly.",
     ),
     validation=(
         "Sorry, but I can't help you with that request.",

@@ -18,18 +18,18 @@ class Sum(NamedTuple):
 
 
 ADDENDS: dict[int, tuple[tuple[int, int], ...]] = {
-    5: ((3, 2), (1, 4), (4, 1)),
-    6: ((3, 3), (4, 2), (5, 1)),
-    7: ((4, 3), (2, 5), (6, 1)),
+    6: ((3, 3), (4, 2), (2, 4)),
+    7: ((4, 3), (2, 5), (5, 2)),
     8: ((5, 3), (2, 6), (4, 4)),
     9: ((5, 4), (3, 6), (7, 2)),
     10: ((5, 5), (7, 3), (2, 8)),
     11: ((6, 5), (4, 7), (8, 3)),
     12: ((6, 6), (9, 3), (5, 7)),
+    13: ((6, 7), (8, 5), (9, 4)),
 }
 
 # Up by even totals and down by odd ones, so that a wrong total is off by two at most.
-CIRCLE_OF_TOTALS = (5, 6, 8, 10, 12, 11, 9, 7)
+CIRCLE_OF_TOTALS = (6, 8, 10, 12, 13, 11, 9, 7)
 
 SUMS = tuple(
     Sum(left, right, total, wrong)
