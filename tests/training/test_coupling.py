@@ -85,12 +85,14 @@ SECTIONS = {
     "plot_response": PLOTConfig(distribution="response"),
     "plot_position": PLOTConfig(distribution="position"),
     # The floor lies among the batch's mean log-probabilities, so that both sides of it occur.
-    "deft": DEFTConfig(side="both", floor=-6.0),
+    "deft": DEFTConfig(side="both", floor=-4.3),
     "kl": KLConfig(),
     "kl_position": KLConfig(direction="reverse", transform="softmax", distribution="position"),
+    "kl_reverse": KLConfig(direction="reverse", transform="softmax"),
     "js": JSConfig(),
     "mse": MSEConfig(reduction="sum"),
     "uld": ULDConfig(distribution="response"),
+    "uld_batch": ULDConfig(),
 }
 
 
@@ -263,9 +265,37 @@ def test_microbatch_coupling_is_the_mean_of_the_parts_own_losses() -> None:
     assert outcome.terms["plot"].loss > exact.terms["plot"].loss
 
 
-def test_carried_coupling_equals_exact_while_the_batch_stays_the_same() -> None:
+@pytest.mark.parametrize(
+    "loss", ["aot", "aot_unpaired", "plot", "deft", "kl", "kl_reverse", "js", "mse", "uld_batch"]
+)
+def test_a_coupled_terms_parts_alone_are_another_objective(loss: str) -> None:
+    """What accumulation must not do to it; a convex divergence is never smaller on the parts."""
+    run = Run(loss)
+    assert run.composite.coupled
+    exact, gradients = run.step([2, 2, 2])
+
+    parts, part_gradients = run.step([2, 2, 2], mode="microbatch")
+
+    difference = float(parts.terms[loss].loss - exact.terms[loss].loss)
+    assert abs(difference) > 1e-6 * abs(float(exact.terms[loss].loss))
+    if loss not in ("aot", "aot_unpaired", "deft", "uld_batch"):
+        assert difference > 0
+    biggest = max(
+        float((a - b).abs().max()) for a, b in zip(gradients, part_gradients, strict=True)
+    )
+    assert biggest > 1e-6
+
+
+def test_the_floor_of_deft_holds_some_tokens_of_the_batch_and_not_others() -> None:
+    outcome, _ = Run("deft").step([6])
+
+    assert 0.1 < float(outcome.terms["deft"].metrics["floored"]) < 0.9
+
+
+@pytest.mark.parametrize("loss", ["dpo+plot", "aot+deft", "aot_unpaired+kl"])
+def test_carried_coupling_equals_exact_while_the_batch_stays_the_same(loss: str) -> None:
     """With the last step's statistics equal to this one's there is nothing stale in them."""
-    run = Run("dpo+plot")
+    run = Run(loss)
     exact, gradients = run.step([2, 2, 2])
 
     carried, carried_gradients = run.step([2, 2, 2], mode="carried", carried=exact.parts)

@@ -31,7 +31,9 @@ class FiniteWatch:
             norm: of the gradient in the parameters.
         """
         losses = {name: torch.isfinite(result.loss) for name, result in terms.items()}
-        everything = [torch.isfinite(norm), *losses.values(), *self._finite.values()]
+        # Every process must come to one decision: value and norm are shared, gradients of scores
+        # are each process's own.
+        everything = [torch.isfinite(norm), *losses.values()]
         if bool(torch.stack([flag.to(norm.device) for flag in everything]).all()):
             return ""
         found = []

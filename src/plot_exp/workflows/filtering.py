@@ -39,6 +39,7 @@ def filter_training(
     prepared.train = [prepared.train[index] for index in sorted(kept)]
     prepared.facts["tallies"] = [tally.as_dict() for tally in prepared.tallies]
     prepared.facts["train"] = len(kept)
+    prepared.facts["without_pairs"] = sum(item.example.kind != "ranked" for item in prepared.train)
 
 
 @torch.no_grad()

@@ -63,6 +63,7 @@ def prepare(config: Config, bar: Bar) -> Prepared:
         },
         "train": len(train),
         "validation": len(validation),
+        "without_pairs": sum(item.example.kind != "ranked" for item in train),
     }
     return Prepared(start, train, validation, tallies, facts)
 

@@ -98,6 +98,14 @@ def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
             "dataset.remove_overlap=true leaves them out",
             flush=True,
         )
+    paired = [name for name, term in config.loss.items() if getattr(term, "needs_pairs", False)]
+    alone = prepared.facts["without_pairs"]
+    if paired and alone:
+        print(
+            f"{alone} of {len(prepared.train)} training examples hold no pair: "
+            f"{' and '.join(paired)} learn nothing from them",
+            flush=True,
+        )
     plain = config.model_copy(update={"resume": None}).plain()
     write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     environment.write(
