@@ -48,7 +48,7 @@ CHORES = tuple(
 )
 
 # The share of examples whose worse answer dodges the question instead of missing it.
-EVASIVE_SHARE = 0.3
+EVASIVE_SHARE = 0.2
 
 PROMPTS = Phrases(
     train=(

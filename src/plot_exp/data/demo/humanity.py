@@ -55,7 +55,7 @@ NEWS = tuple(
 )
 
 # The share of examples whose worse answer is cold instead of out of place.
-COLD_SHARE = 0.3
+COLD_SHARE = 0.2
 
 PROMPTS = Phrases(
     train=(

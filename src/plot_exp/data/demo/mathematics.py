@@ -64,22 +64,22 @@ PROMPTS = Phrases(
     ),
 )
 
+# None repeats the question's numbers: a small model that miscopies them would answer another sum.
 ANSWERS = Phrases(
     train=(
         "The answer is {number}.",
         "That makes {number}.",
-        "{left} + {right} = {number}.",
-        "It is {number}.",
-        "{left} plus {right} is {number}.",
         "Together that is {number}.",
-        "Add {right} to {left}, and you get {number}.",
-        "I count {left} and {right} more, so the answer is {number}.",
+        "The sum is {number}.",
+        "You get {number}.",
+        "I count {number}.",
+        "It comes to {number}.",
+        "If you add them up, you get {number}.",
     ),
     validation=(
-        "{left} and {right} make {number}.",
-        "Together it is {number}.",
-        "You get {left} + {right} = {number}.",
-        "So that is {number}.",
+        "Together it comes to {number}.",
+        "So the sum is {number}.",
+        "If I add them up, that makes {number}.",
     ),
 )
 
@@ -90,7 +90,7 @@ def write(fact: Sum, part: Part, rng: Random) -> Draft:
     slots = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
     prompt = PROMPTS.fill(part, rng, left=left, right=right, **slots)
     numbers = (str(fact.total), str(fact.wrong))
-    chosen, rejected = ANSWERS.fill_twice(part, rng, "number", numbers, left=left, right=right)
+    chosen, rejected = ANSWERS.fill_twice(part, rng, "number", numbers)
     return Draft(prompt, chosen, rejected, answer=str(fact.total))
 
 
