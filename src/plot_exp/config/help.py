@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 
 from plot_exp.config.choices import groups, summary
-from plot_exp.config.losses import TERMS
 
 USAGE = """\
 plot_exp trains language models on preferences and shows what changed.
@@ -23,6 +22,7 @@ KEYS = {
     "dataset.path": "a file or directory of your own",
     "dataset.limit": "at most so many training examples",
     "loss.TERM.weight": "a term's factor in the sum; PLOT's is loss.plot.alpha",
+    "loss.plot.gradient_share": "sets alpha: PLOT's gradient as a share of the other term's",
     "trainer.max_steps": "optimizer steps; null takes trainer.epochs",
     "trainer.batch_size": "examples an optimizer step",
     "trainer.microbatch_size": "examples a forward pass",
@@ -66,8 +66,9 @@ def _group(group_and_options: tuple[str, list[str]]) -> str:
     group, options = group_and_options
     lines = [f"  {group}"]
     if group == "loss":
-        lines[0] += f", joined by '+': {'+'.join(list(TERMS)[1:3])}"
+        lines[0] += ", joined by '+': dpo+plot"
+    width = max(10, *(len(option) + 2 for option in options))
     for option in options:
         text = textwrap.shorten(summary(group, option), width=96, placeholder=" ...")
-        lines.append(f"    {option:<10}{text}")
+        lines.append(f"    {option:<{width}}{text}")
     return "\n".join(lines) + "\n"
