@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import ot
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.data.collate import Responses
 from plot_exp.losses.base import Totals
@@ -153,6 +154,46 @@ def test_every_choice_gives_a_target_without_special_tokens_and_a_centred_gradie
         assert plot.target.sum().item() == pytest.approx(1, rel=1e-6)
         assert loss.item() >= 0
         assert gradient.sum().item() == pytest.approx(0, abs=1e-6)
+
+
+POINTS = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [9.0, 9.0]])
+
+
+def test_full_cost_by_hand() -> None:
+    """q = (½, 0, ½, 0), p = (0, 1, 0, 0) at (3, 4): ½·5 to (0, 0) and ½·√18 to (0, 1)."""
+    expected = 2.5 + 0.5 * 18**0.5
+    mass = with_mass([0, 2, 0, 1])
+
+    assert value(term(POINTS, transport="exact"), mass) == pytest.approx(expected, rel=1e-5)
+    # Of few tokens the entropy leaves nothing to choose: all mass comes from one.
+    assert value(term(POINTS, transport="sinkhorn"), mass) == pytest.approx(expected, rel=1e-3)
+    assert value(term(POINTS, transport="dual"), mass) == pytest.approx(expected, rel=1e-3)
+
+
+def test_exact_is_the_oracles_value_and_bounds_the_line_and_the_path() -> None:
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(4, 3, generator=generator)
+    mass = [0.3, 2, 0.7, 1]
+    p = torch.tensor([*mass[:3], 0.0], dtype=torch.float64) / 3
+    cost = torch.cdist(points.double(), points.double())
+    plot = term(points, transport="exact")
+
+    exact = value(plot, with_mass(mass))
+
+    oracle = ot.emd2(p.numpy(), plot.target.numpy(), cost.numpy())
+    assert exact == pytest.approx(oracle, rel=1e-5)
+    assert value(term(points), with_mass(mass)) <= exact + 1e-6
+    assert value(term(points, transport="sliced"), with_mass(mass)) <= exact + 1e-6
+    assert exact <= value(term(points, transport="path"), with_mass(mass)) + 1e-6
+
+
+def test_carried_potentials_move_only_where_a_gradient_is_wanted() -> None:
+    plot = term(POINTS, transport="dual")
+    value(plot, with_mass([0, 2, 0, 1]))
+    assert not plot.transport.state.potential.any()
+
+    plot(with_mass([0.5, 2, 0, 1]).leaves(), None, PAIR, totals(PAIR))
+    assert plot.transport.state.potential.any()
 
 
 @pytest.mark.parametrize("pool", ["batch", "response", "position"])

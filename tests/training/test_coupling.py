@@ -84,6 +84,7 @@ SECTIONS = {
     "plot": PLOTConfig(alpha=2.0, side="both"),
     "plot_response": PLOTConfig(distribution="response"),
     "plot_position": PLOTConfig(distribution="position"),
+    "plot_exact": PLOTConfig(transport="exact"),
     # The floor lies among the batch's mean log-probabilities, so that both sides of it occur.
     "deft": DEFTConfig(side="both", floor=-4.3),
     "kl": KLConfig(),

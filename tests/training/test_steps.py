@@ -222,6 +222,27 @@ def test_how_often_is_logged_does_not_change_the_weights(tmp_path: Path) -> None
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("coupling", ["exact", "carried"])
+def test_carried_potentials_survive_a_resume(tmp_path: Path, coupling: str) -> None:
+    sections = {
+        "sft": SFTConfig(),
+        "plot": PLOTConfig(transport="dual", alpha=5.0, limit=16, iterations=2),
+    }
+    whole = Trained(tmp_path / "whole", sections, steps=6, coupling=coupling)
+    Trained(tmp_path / "part", sections, steps=6, stop_after=3, coupling=coupling)
+    (checkpoint,) = (tmp_path / "part" / "checkpoints").glob("*.ckpt")
+
+    resumed = Trained(
+        tmp_path / "rest", sections, steps=6, checkpoint=checkpoint, coupling=coupling
+    )
+
+    for one, other in zip(whole.weights(), resumed.weights(), strict=True):
+        assert torch.equal(one, other)
+    states = [run.composite.terms["plot"].transport.state for run in (whole, resumed)]
+    assert torch.equal(states[0].potential, states[1].potential)
+    assert float(states[0].potential.abs().max()) > 0
+
+
 def test_a_resumed_run_goes_on_with_the_same_share(tmp_path: Path) -> None:
     whole = Trained(tmp_path / "whole", SHARED, steps=6)
     Trained(tmp_path / "part", SHARED, steps=6, stop_after=3)

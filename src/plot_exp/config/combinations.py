@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from plot_exp.config.dataset import DatasetConfig
-from plot_exp.config.losses import TERMS
+from plot_exp.config.losses import TERMS, PLOTConfig
 from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.errors import UserError
 
@@ -81,6 +81,23 @@ def _gradient_share_has_two_sides(config: Config) -> Iterator[str]:
             )
 
 
+def _carried_potentials_have_one_batch(config: Config) -> Iterator[str]:
+    section = config.loss.get("plot")
+    if not isinstance(section, PLOTConfig) or section.transport != "dual":
+        return
+    if section.distribution != "batch":
+        yield (
+            f"loss.plot.transport=dual with loss.plot.distribution={section.distribution}: one set "
+            "of potentials follows one distribution; write loss.plot.distribution=batch, or "
+            "another transport"
+        )
+    if config.trainer.coupling == "microbatch":
+        yield (
+            "loss.plot.transport=dual with trainer.coupling=microbatch: the potentials follow the "
+            "whole batch from step to step, not its parts; write trainer.coupling=exact"
+        )
+
+
 def _rejected_fits_the_data(config: Config) -> Iterator[str]:
     for key, dataset in _sources(config.dataset):
         if dataset.rejected in ("corrupt", "sampled") and dataset.name not in WITHOUT_REJECTED:
@@ -144,6 +161,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _rejected_fits_the_data,
     _terms_find_what_they_need,
     _gradient_share_has_two_sides,
+    _carried_potentials_have_one_batch,
     _heads_divide_the_hidden_size,
 )
 

@@ -118,16 +118,38 @@ class DistributionConfig(ShareConfig):
 
 
 class PLOTConfig(DistributionConfig):
-    """Token-level optimal transport to the preference distribution (a reconstruction)."""
+    """Token-level optimal transport to the preference distribution (a reconstruction).
+
+    Attributes:
+        transport: along a line, a path or slices; or in the full cost of the embeddings, by
+            carried potentials (dual), entropic (sinkhorn) or exact.
+        cost_transforms: of the embeddings, for the full cost.
+        cost_shape: how the distance is bent, with `cost_parameter`, for the full cost.
+        cost_norm: l of the distance, for the full cost.
+        epsilon: weight of the entropy; null takes the solver's own.
+        limit: tokens on each side of the full cost.
+        iterations: scalings a step of carried potentials.
+        debiased: subtract the self terms of entropic transport.
+    """
 
     alpha: float = Field(1.0, ge=0)
     embedding: Literal["input", "output", "contextual"] = "input"
     normalise: bool = False
-    transport: Literal["line", "path", "sliced"] = "line"
+    transport: Literal["line", "path", "sliced", "dual", "sinkhorn", "exact"] = "line"
     line: Literal["principal", "principal_unweighted", "norm", "random", "token_id"] = "principal"
     directions: int = Field(64, ge=1)
     sliced_reduction: Literal["mean", "max"] = "mean"
     scale: Literal["spread", "raw"] = "spread"
+    cost_transforms: list[Literal["centred", "normalised", "whitened"]] = Field(
+        default_factory=list
+    )
+    cost_shape: Literal["linear", "power", "saturating"] = "linear"
+    cost_parameter: float = Field(1.0, gt=0)
+    cost_norm: float = Field(2.0, ge=1)
+    epsilon: float | None = Field(None, gt=0)
+    limit: int = Field(2048, ge=1)
+    iterations: int = Field(20, ge=1)
+    debiased: bool = False
 
     @property
     def weight(self) -> float:

@@ -9,31 +9,26 @@ from torch import Tensor
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.losses.context import Context
 from plot_exp.losses.distribution import DistributionTerm
-from plot_exp.ot.geometry import LineTransport, build_transport
+from plot_exp.losses.transports import Transport, transport_for
 
 
 class PLOT(DistributionTerm):
     """Wasserstein-1 between the model's token distribution p and the target q.
 
-    The cost between tokens is a distance of their embeddings, reduced to one dimension (arXiv
-    2604.01837; a reconstruction: the paper leaves the projection and the scale open).
+    The cost between tokens is a distance of their embeddings, reduced to one dimension or in full
+    (arXiv 2604.01837; a reconstruction: the paper leaves the projection and the scale open).
     """
 
     measure: ClassVar[str] = "distance"
 
     def __init__(self, config: PLOTConfig, context: Context) -> None:
         super().__init__(config, context, config.alpha)
-        self.transport: LineTransport = build_transport(
+        self.transport: Transport = transport_for(
+            config,
             embedding(config, context),
-            transport=config.transport,
-            line=config.line,
-            scale=config.scale,
-            normalise=config.normalise,
-            directions=config.directions,
-            sliced_reduction=config.sliced_reduction,
-            allowed=self.allowed,
-            token_mass=context.token_counts().mass(self.allowed),
-            target=self.target,
+            self.allowed,
+            context.token_counts().mass(self.allowed),
+            self.target,
         )
         self._device = self.target.device
 
