@@ -212,6 +212,24 @@ def test_refine_from_wild_potentials_stays_finite() -> None:
     assert best <= float(feasible_cost(cost, plan, a, b)) * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("iterations", [20, 50, 200])
+def test_islands_that_hardly_reach_each_other_stay_finite(iterations: int) -> None:
+    """Two clusters so far apart that the kernel between them is zero, with unequal masses.
+
+    Each scaling moves the potentials of an island by a fixed factor: unbounded, it overflows.
+    """
+    near = torch.rand(8, 8, generator=torch.Generator().manual_seed(4)) * 0.1
+    cost = torch.full((16, 16), 1000.0)
+    cost[:8, :8] = near
+    cost[8:, 8:] = near
+    a = torch.cat([torch.full((8,), 1e-6), torch.full((8,), 1.0)])
+    b = torch.cat([torch.full((8,), 1.0), torch.full((8,), 1e-6)])
+    g, plan = refine(cost, a / a.sum(), b / b.sum(), torch.zeros(16), 0.01, iterations)
+    assert bool(torch.isfinite(g).all())
+    assert bool(torch.isfinite(plan).all())
+    torch.testing.assert_close(plan.sum(1), a / a.sum())
+
+
 def test_centred_deviation_by_hand() -> None:
     """[[0, 1], [1, 0]] with even masses: less its means ±½ everywhere."""
     half = torch.tensor([0.5, 0.5])

@@ -17,8 +17,9 @@ from torch import Tensor
 from plot_exp.ot.costs import Cost
 from plot_exp.ot.residual import Side, follow
 
-# This many ε is the most that one absorption moves a potential by.
-_MOST = 20.0
+# Scalings between exp(−40) and exp(40) keep every product of two in fp32; mass that needs more to
+# cross an empty stretch of the kernel goes on after the next absorption.
+_LARGEST = 2.0e17
 
 # Tokens whose potentials are extended at once: a block of costs that stays in a CPU's cache.
 _BLOCK_ROWS = 256
@@ -246,9 +247,9 @@ def refine(
         scale = torch.ones_like(b)
         for _ in range(min(remaining, 50)):
             rows = a / (kernel @ scale)
-            scale = b / (rows @ kernel)
+            scale = (b / (rows @ kernel)).clamp(1 / _LARGEST, _LARGEST)
         log_scale = scale.log()
-        centred = (log_scale - (b @ log_scale)).clamp(-_MOST, _MOST)
+        centred = log_scale - b @ log_scale
         g = g + shift + epsilon * centred
         remaining -= 50
         if remaining <= 0:
