@@ -203,6 +203,7 @@ EFFECTS: dict[str, tuple[object, object]] = {
     "sorted(x)": ([2, 3, 1, 2], [1, 2, 2, 3]),
     "reversed(x)": ([2, 3, 1, 2], [2, 1, 3, 2]),
     "set(x)": ([2, 3, 1, 2], [1, 2, 3]),
+    "tuple(x)": ([2, 3, 1, 2], (2, 3, 1, 2)),
 }
 
 
@@ -221,7 +222,9 @@ def test_coding_expressions_do_what_they_are_listed_for_and_their_rivals_do_not(
 
 
 def test_coding_answers_parse(split: Split) -> None:
-    code = re.compile(r"(?:max|min|sum|len|abs|round|str|sorted|reversed|set)\(x\)|x\.\w+\(\)")
+    code = re.compile(
+        r"(?:max|min|sum|len|abs|round|str|sorted|reversed|set|tuple)\(x\)|x\.\w+\(\)"
+    )
     for example in everything(split):
         if example.category == "coding":
             for response in example.responses:

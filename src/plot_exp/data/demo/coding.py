@@ -37,8 +37,9 @@ CIRCLES: tuple[dict[str, tuple[str, ...]], ...] = (
     },
     {
         "sorted(x)": ("sort x", "put x in order"),
-        "reversed(x)": ("walk through x backwards", "go over x from end to start"),
         "set(x)": ("remove duplicates from x", "keep each item of x once"),
+        "reversed(x)": ("walk through x backwards", "go over x from end to start"),
+        "tuple(x)": ("turn x into a tuple", "freeze the list x"),
     },
 )
 
