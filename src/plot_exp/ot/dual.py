@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from plot_exp.ot.costs import Cost
@@ -20,6 +21,9 @@ from plot_exp.ot.residual import Side, follow
 # Scalings between exp(−40) and exp(40) keep every product of two in fp32; mass that needs more to
 # cross an empty stretch of the kernel goes on after the next absorption.
 _LARGEST = 2.0e17
+
+# Kernel entries below exp(−60) are zero: denormal numbers would slow a CPU several times.
+_FAINTEST = -60.0
 
 # Tokens whose potentials are extended at once: a block of costs that stays in a CPU's cache.
 _BLOCK_ROWS = 256
@@ -243,7 +247,7 @@ def refine(
         kernel -= kernel.amin(1, keepdim=True)
         shift = kernel.amin(0)
         kernel -= shift
-        kernel.mul_(-1 / epsilon).exp_()
+        kernel = F.threshold(kernel.mul_(-1 / epsilon), _FAINTEST, -torch.inf, inplace=True).exp_()
         scale = torch.ones_like(b)
         for _ in range(min(remaining, 50)):
             rows = a / (kernel @ scale)
