@@ -16,9 +16,9 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 
-from test_coupling import Run
-
 from plot_exp.training.world import Processes
+
+from test_coupling import Run
 
 
 def main(folder: Path, jobs: list[dict]) -> None:

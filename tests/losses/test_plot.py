@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import ot
 import pytest
 import torch
 from torch import Tensor
 
-import ot
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.data.collate import Responses
 from plot_exp.losses.base import Totals

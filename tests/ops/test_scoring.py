@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scoring_models import ARCHITECTURES, tiny_model, toy_batch
 
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
+
+from scoring_models import ARCHITECTURES, tiny_model, toy_batch
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -6,12 +6,12 @@ import math
 import sys
 from collections.abc import Callable
 
+import ot as pot
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ot as pot
 from plot_exp.errors import UserError
 from plot_exp.ot.costs import Cost, build_cost
 from plot_exp.ot.exact import exact_distance, solve

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import ot as pot
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ot as pot
 from plot_exp.ot.geometry import (
     build_transport,
     line_spread,

@@ -8,13 +8,13 @@ cumulative sum of sign·gap: (3, 2, 0).
 from __future__ import annotations
 
 import numpy as np
+import ot as pot
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-import ot as pot
 from plot_exp.ot.line import Line, line_distance, line_positions, lines_distance
 from plot_exp.ot.mass import restrict
 

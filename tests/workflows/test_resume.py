@@ -112,9 +112,7 @@ def test_a_run_killed_twice_and_before_its_first_checkpoint_too(whole: Path) -> 
     folder, run = whole.parent, whole.parent / "twice"
     arguments = [*ARGUMENTS, coupling_of(whole), "hydra.run.dir=twice"]
     kill_when(folder, arguments, lambda: (run / "config.yaml").exists())
-    kill_when(
-        folder, ["resume=twice"], lambda: (run / "checkpoints" / "step-9.ckpt").exists()
-    )
+    kill_when(folder, ["resume=twice"], lambda: (run / "checkpoints" / "step-9.ckpt").exists())
 
     finish(folder, ["resume=twice"])
 

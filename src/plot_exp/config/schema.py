@@ -25,6 +25,7 @@ class TinyConfig(Section):
     base_steps: int = Field(600, ge=1)
     base_batch_size: int = Field(32, ge=1)
     base_lr: float = Field(2e-3, gt=0)
+    base_prompt_weight: float = Field(0.3, gt=0, le=1)
     base_seed: int = Field(0, ge=0)
 
 

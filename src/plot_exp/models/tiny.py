@@ -7,6 +7,7 @@ rejected responses alike, so that before preference training it shows both.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ from plot_exp.files import unwritable
 from plot_exp.progress import Bar
 
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+# Batches that are sorted by length together: enough to spare padding, few enough to stay random.
+BATCHES_GROUPED = 16
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -187,19 +190,26 @@ def train_base(
     max_length: int,
     bar: Bar,
 ) -> None:
-    """Language modelling of prompt and response, one row a response, every token scored."""
+    """Language modelling of prompt and response, one row a response.
+
+    A prompt token counts `base_prompt_weight` of a response token: what is trained afterwards is
+    the answering.
+    """
     rows = _rows(examples, ChatTokeniser(tokenizer), max_length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.base_lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.base_lr, total_steps=config.base_steps, pct_start=0.1
     )
     model.train()
-    for step in bar(range(config.base_steps), "training the base model"):
-        input_ids, labels = _base_batch(rows, config, step, tokenizer.pad_token_id)
-        logits = model(input_ids=input_ids, attention_mask=(labels != -100).long()).logits
-        loss = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+    batches = _base_batches(rows, config)
+    for _ in bar(range(config.base_steps), "training the base model"):
+        input_ids, weights = _padded(next(batches), config, tokenizer.pad_token_id)
+        logits = model(input_ids=input_ids, attention_mask=(weights > 0).long()).logits
+        losses = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten(), reduction="none"
         )
+        counted = weights[:, 1:].flatten()
+        loss = (losses * counted).sum() / counted.sum()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -208,32 +218,48 @@ def train_base(
     model.eval()
 
 
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+
+
 def _rows(
     examples: Sequence[PreferenceExample], tokeniser: ChatTokeniser, max_length: int
-) -> list[tuple[int, ...]]:
+) -> list[Row]:
+    """(prompt, response) of every response, a long prompt cut from the left."""
     rows = []
     for example in examples:
         prompt = tokeniser.prompt_ids(example.prompt)
         for response in tokeniser.response_ids(example.responses):
-            rows.append((prompt + response)[-max_length:])
+            kept = response[-max_length:]
+            room = max_length - len(kept)
+            rows.append((prompt[-room:] if room else (), kept))
     return rows
 
 
-def _base_batch(
-    rows: Sequence[tuple[int, ...]], config: TinyConfig, step: int, pad_id: int
-) -> tuple[Tensor, Tensor]:
-    places = range(step * config.base_batch_size, (step + 1) * config.base_batch_size)
-    orders: dict[int, list[int]] = {}
-    batch = []
-    for place in places:
-        epoch, index = divmod(place, len(rows))
-        if epoch not in orders:
-            orders[epoch] = epoch_order(len(rows), config.base_seed, epoch)
-        batch.append(rows[orders[epoch][index]])
-    width = max(len(row) for row in batch)
+def _base_batches(rows: Sequence[Row], config: TinyConfig) -> Iterator[list[Row]]:
+    """Seeded batches without end; rows of like length together, which spares padding."""
+    size = config.base_batch_size
+    for epoch in itertools.count():
+        order = [rows[place] for place in epoch_order(len(rows), config.base_seed, epoch)]
+        batches = []
+        for start in range(0, len(order), BATCHES_GROUPED * size):
+            group = sorted(order[start : start + BATCHES_GROUPED * size], key=_length)
+            batches += [group[at : at + size] for at in range(0, len(group), size)]
+        for place in epoch_order(len(batches), config.base_seed + 1, epoch):
+            yield batches[place]
+
+
+def _length(row: Row) -> int:
+    return len(row[0]) + len(row[1])
+
+
+def _padded(batch: Sequence[Row], config: TinyConfig, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and loss weights, both [rows, T]; the weight of padding is zero."""
+    width = max(_length(row) for row in batch)
     input_ids = torch.full((len(batch), width), pad_id)
-    labels = torch.full((len(batch), width), -100)
-    for place, row in enumerate(batch):
-        input_ids[place, : len(row)] = torch.tensor(row)
-        labels[place, : len(row)] = torch.tensor(row)
-    return input_ids, labels
+    weights = torch.zeros(len(batch), width)
+    for place, (prompt, response) in enumerate(batch):
+        end = len(prompt) + len(response)
+        input_ids[place, :end] = torch.tensor(prompt + response)
+        weights[place, : len(prompt)] = config.base_prompt_weight
+        weights[place, len(prompt) : end] = 1.0
+    return input_ids, weights
