@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from plot_exp.config.choices import conf_dir, groups, summary
 from plot_exp.config.composition import compose, composed, opened, point_folder, points, to_config
 from plot_exp.config.keys import sections_of
-from plot_exp.config.losses import TERMS
+from plot_exp.config.losses import TERMS, DPOConfig
 from plot_exp.config.schema import Config, load
 from plot_exp.errors import UserError
 
@@ -132,8 +132,17 @@ def test_conf_shows_every_key_of_the_schema(choice: str) -> None:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_terms_file_shows_every_setting_at_its_default(term: str) -> None:
-    content = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"loss/{term}.yaml"))
+    node = OmegaConf.load(conf_dir() / f"loss/{term}.yaml")
+    content = OmegaConf.to_container(node, resolve=True)
     assert content == {term: TERMS[term]().model_dump()}
+
+
+def test_a_models_recipe_fills_the_terms_in_use_and_gives_way_to_an_override() -> None:
+    recipe = OmegaConf.load(conf_dir() / "model/tiny.yaml").recipe
+    assert compose().loss["dpo"].beta == recipe.dpo.beta != DPOConfig().beta
+    assert compose(["loss.dpo.beta=0.7"]).loss["dpo"].beta == 0.7
+    assert compose(["model=qwen7b"]).loss["dpo"].beta == DPOConfig().beta
+    assert set(compose(["loss=sft"]).loss) == {"sft"}
 
 
 def test_a_config_file_round_trips(tmp_path: Path) -> None:

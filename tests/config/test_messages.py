@@ -47,7 +47,7 @@ MISTAKES = [
     ("model@x=tiny", ["leave '@x' out"]),
     ("foo/bar=1", ["foo/bar=1", "no such group"]),
     # combinations
-    ("trainer.microbatch_size=32", ["microbatch_size=32", "trainer.batch_size=16"]),
+    ("trainer.microbatch_size=64", ["microbatch_size=64", "trainer.batch_size=32"]),
     ("trainer.microbatch_size=5", ["microbatch_size=5", "does not divide"]),
     ("model=hf model.name=/nope", ["model.name=/nope", "no such directory"]),
     ("reference=/nope", ["reference=/nope", "no such directory"]),

@@ -103,6 +103,8 @@ def to_config(node: DictConfig, loss_choice: str | None = None) -> Config:
         content = cast(dict[str, Any], OmegaConf.to_container(own, resolve=True))
     except OmegaConfBaseException as error:
         raise UserError(explain_failure(error)) from error
+    # The settings of the terms have read the model's recipe; it is none of a run's own.
+    content.pop("recipe", None)
     choice = node.hydra.runtime.choices.get("loss") if "hydra" in node else loss_choice
     for term in content.get("loss") or {}:
         if choice and term not in parse_terms(choice):
