@@ -33,7 +33,7 @@ def test_wilson_is_the_textbooks(successes, count):
 
 
 def test_a_rate_at_its_end_keeps_a_width():
-    found = summarise("rate", [0.0] * 7)
+    found = summarise("rate", [0.0] * 7, rate=True)
     assert found["rate"] == 0.0
     assert found["rate/low"] == 0.0
     assert found["rate/high"] == pytest.approx(0.354, abs=1e-3)
@@ -41,7 +41,7 @@ def test_a_rate_at_its_end_keeps_a_width():
 
 def test_values_with_ties_are_bootstrapped():
     values = [0.0, 0.5, 1.0, 1.0]
-    found = summarise("accuracy", values)
+    found = summarise("accuracy", values, rate=True)
     assert (found["accuracy/low"], found["accuracy/high"]) == bootstrap_interval(values)
     assert found["accuracy"] == 0.625
     assert found["accuracy/count"] == 4
@@ -55,7 +55,13 @@ def test_the_same_values_give_the_same_interval():
 
 def test_one_value_and_none():
     assert bootstrap_interval([3.5]) == (3.5, 3.5)
-    assert summarise("key", []) == {}
+    assert summarise("key", [], rate=True) == {}
     for interval in (lambda: bootstrap_interval([]), lambda: wilson_interval(0, 0)):
         with pytest.raises(ValueError, match="at least one value"):
             interval()
+
+
+def test_a_margin_of_zero_everywhere_is_zero_without_doubt() -> None:
+    """Wilson's interval is that of a rate; a margin is none."""
+    found = summarise("reward_margin", [0.0] * 7, rate=False)
+    assert (found["reward_margin/low"], found["reward_margin/high"]) == (0.0, 0.0)

@@ -63,7 +63,7 @@ def answer_metrics(
         values["finished"].append(float(answer.finished))
     metrics: dict[str, float] = {}
     for key in sorted(values):
-        metrics |= summarise(key, values[key])
+        metrics |= summarise(key, values[key], rate=key != "response_length")
     texts = [answer.text for answer in answers]
     metrics["distinct_1"] = distinct(texts, 1)
     metrics["distinct_2"] = distinct(texts, 2)

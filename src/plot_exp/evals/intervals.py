@@ -49,20 +49,19 @@ def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    if set(values) <= {0.0, 1.0}:
-        return wilson_interval(sum(values), len(values))
-    return bootstrap_interval(values)
-
-
-def summarise(key: str, values: Sequence[float]) -> dict[str, float]:
+def summarise(key: str, values: Sequence[float], *, rate: bool) -> dict[str, float]:
     """`key` with its mean, `key/count`, `key/low` and `key/high`; nothing for no values.
 
-    The interval is Wilson's where every value is 0 or 1, else the bootstrap's.
+    Args:
+        rate: the values are yes or no (ties ½); the interval is then Wilson's where every value
+            is 0 or 1, and the bootstrap's otherwise.
     """
     if not len(values):
         return {}
-    low, high = _interval(values)
+    if rate and set(values) <= {0.0, 1.0}:
+        low, high = wilson_interval(sum(values), len(values))
+    else:
+        low, high = bootstrap_interval(values)
     return {
         key: float(np.mean(values)),
         f"{key}/count": float(len(values)),

@@ -43,7 +43,7 @@ def by_category(contents: Contents) -> str:
     shown, further = [], []
     for key, rows in grouped.items():
         body = _category_table(rows)
-        if key in KNOWN:
+        if key in KNOWN and not key.endswith("_longer"):
             shown.append(f"**{escape(rows[0].label)}**\n\n{body}")
         else:
             further.append(f"**{escape(rows[0].label)}**\n\n{body}")
