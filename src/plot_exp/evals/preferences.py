@@ -119,7 +119,9 @@ def preference_metrics(
         for key in sorted(values):
             compared = key.startswith(COMPARED)
             metrics |= (
-                summarise(key, values[key], rate="accuracy" in key) if compared else {key: float(np.mean(values[key]))}
+                summarise(key, values[key], rate="accuracy" in key)
+                if compared
+                else {key: float(np.mean(values[key]))}
             )
         return metrics
     return {key: float(np.mean(values[key])) for key in sorted(values)}

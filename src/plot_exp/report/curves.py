@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from plot_exp.report.contents import Series
+from plot_exp.report.measures import PARTS
 from plot_exp.report.style import (
     BLACK,
     CHOSEN,
@@ -103,12 +104,18 @@ def _accuracy(history: History, folder: Path) -> Iterator[Picture]:
     yield Picture("accuracy.png", "Accuracy on training batches and on held-out pairs")
 
 
+def category_columns(history: History) -> list[str]:
+    """Columns of held-out reward accuracy by category: no counts, no parts by length."""
+    names = []
+    for name in _under(history, "val/reward_accuracy/"):
+        parts = name.split("/")[2:]
+        if parts[0] not in PARTS and parts[-1] not in ("count", "low", "high"):
+            names.append(name)
+    return names
+
+
 def _by_category(history: History, folder: Path) -> Iterator[Picture]:
-    names = [
-        name
-        for name in _under(history, "val/reward_accuracy/")
-        if name.rpartition("/")[2] not in ("count", "low", "high")
-    ]
+    names = category_columns(history)
     if not any(len(history[name][0]) > 1 for name in names):
         return
     figure, (axis,) = panels(1, 1, width=6.5, height=4.2)

@@ -30,7 +30,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "eval/finished": ("Answers that came to their own end", ""),
 }
 _ATTRIBUTES = ("count", "low", "high")
-_PARTS = ("sum", "mean", "chosen_longer", "rejected_longer", "same_length")
+PARTS = ("sum", "mean", "chosen_longer", "rejected_longer", "same_length")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _split_category(key: str, keys: set[str]) -> tuple[str, str | None]:
     names = key.split("/")
     for length in range(2, len(names)):
         general = "/".join(names[:length])
-        if (general in keys or general in KNOWN) and names[length] not in _PARTS:
+        if (general in keys or general in KNOWN) and names[length] not in PARTS:
             return general, "/".join(names[length:])
     return key, None
 
