@@ -110,6 +110,7 @@ def test_a_dialogue_string_is_not_guessed_at() -> None:
         ({"prompt": "q", "responses": ["a"], "scores": [1, 2]}, "list of 1 finite numbers"),
         ({"prompt": "q", "responses": ["a"], "scores": [float("nan")]}, "finite numbers"),
         ({"prompt": "q", "responses": ["a"], "scores": [True]}, "finite numbers"),
+        ({"prompt": "q", "responses": ["a"], "scores": [10**400]}, "finite numbers"),
         ({"prompt": "q", "completion": "a", "label": "yes"}, "`label` is 'yes'; expected true"),
         ({"prompt": "q", "completion": "a", "label": 0.5}, "`label` is 0.5"),
         ({"prompt": "q", "completion": "a", "category": ["x"]}, "`category` must be text"),
