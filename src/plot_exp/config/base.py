@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+# Of seeds and steps: their combinations still fit into what torch's generators take.
+LARGEST = 2**31 - 1
+
 
 class Section(BaseModel):
     """Immutable, and closed: an unknown key is an error, never ignored."""

@@ -54,10 +54,13 @@ def _terms_find_what_they_need(config: Config) -> Iterator[str]:
             if not _has_no_rejected(dataset):
                 continue
             if TERMS[term].needs_pairs or TERMS[term].needs_rejected:
+                none = dataset.name in WITHOUT_REJECTED
                 yield (
                     f"loss={'+'.join(config.loss)} with {key}.rejected={dataset.rejected}: "
-                    f"{term!r} compares chosen with rejected responses, and {dataset.name} has "
-                    f"none; write {key}.rejected=corrupt (or sampled), or loss=sft"
+                    f"{term!r} compares chosen with rejected responses, and "
+                    + (f"{dataset.name} has none" if none else "this leaves them out")
+                    + f"; write {key}.rejected={'corrupt (or sampled)' if none else 'given'}, "
+                    "or loss=sft"
                 )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from plot_exp.config.base import Section
+from plot_exp.config.base import LARGEST, Section
 
 DatasetName = Literal["demo", "hh_rlhf", "gsm8k", "math", "jsonl", "mix"]
 
@@ -24,7 +24,7 @@ class SampledRejections(Section):
     temperature: float = Field(1.0, gt=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(256, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST)
 
 
 class DatasetConfig(Section):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SerializeAsAny, field_validator
 
-from plot_exp.config.base import Section
+from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.losses import term_sections
 from plot_exp.config.problems import validated
@@ -26,7 +26,7 @@ class TinyConfig(Section):
     base_batch_size: int = Field(32, ge=1)
     base_lr: float = Field(2e-3, gt=0)
     base_prompt_weight: float = Field(0.3, gt=0, le=1)
-    base_seed: int = Field(0, ge=0)
+    base_seed: int = Field(0, ge=0, le=LARGEST)
 
 
 class ModelConfig(Section):
@@ -71,7 +71,7 @@ class TrainerConfig(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true"] = "32-true"
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=LARGEST)
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(16, ge=1)
     microbatch_size: int | None = Field(None, ge=1)
@@ -87,11 +87,14 @@ class TrainerConfig(Section):
     progress: bool = True
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     """AdamW and its schedule."""
 
     lr: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -139,7 +142,7 @@ class Config(Section):
 
     name: str = "default"
     task: Literal["train", "evaluate", "report", "export"] = "train"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST)
     model: ModelConfig = ModelConfig()
     dataset: DatasetConfig = DatasetConfig()
     loss: dict[str, SerializeAsAny[Section]]

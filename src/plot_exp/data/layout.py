@@ -46,7 +46,7 @@ def find_root(config: DatasetConfig, default_folder: str, published: str) -> Pat
     `config.hub_name` asks for another dataset than `published`.
 
     Raises:
-        UserError: `config.path` does not exist.
+        UserError: `config.path` does not exist, or is a device or the like.
     """
     if config.path is not None:
         path = Path(config.path).expanduser()
@@ -60,6 +60,8 @@ def find_root(config: DatasetConfig, default_folder: str, published: str) -> Pat
             raise UserError(
                 f"dataset.path={config.path} cannot be read: {error.strerror or error}."
             ) from error
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"dataset.path={config.path} is neither a file nor a directory.")
         return path
     data = os.environ.get(DATA_VARIABLE)
     if data and config.hub_name in (None, published):
