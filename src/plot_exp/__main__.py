@@ -69,8 +69,13 @@ def _main(argv: list[str]) -> int:
             composed(hydra, args.overrides)
             hydra.show_cfg(CONFIG_NAME, args.overrides, args.cfg, args.package, args.resolve)
         elif args.multirun:
+            if any(_resumes(text) for text in args.overrides):
+                raise UserError(
+                    "resume=RUN_DIR goes on with one run; leave -m out, or repeat the sweep's own "
+                    "command without resume, which goes on with every point"
+                )
             return _interruptible_sweep(hydra, args.overrides)
-        elif any(text.startswith("resume=") and text != "resume=null" for text in args.overrides):
+        elif any(_resumes(text) for text in args.overrides):
             return _resume(args.overrides)
         else:
             return _single(hydra, args.overrides)
@@ -106,14 +111,20 @@ def _single(hydra: Hydra, overrides: list[str]) -> int:
     return _closing(_interruptible(config, run_dir))
 
 
+def _resumes(override: str) -> bool:
+    """Whether an override asks to go on with a run; Hydra allows a `+` or two before the key."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+") == "resume" and value != "null"
+
+
 def _resume(overrides: list[str]) -> int:
-    given = [text for text in overrides if not text.startswith("resume=")]
+    given = [text for text in overrides if not _resumes(text)]
     if given or len(overrides) > 1:
         raise UserError(
             "resume=RUN_DIR goes on with the settings in RUN_DIR/config.yaml; "
             f"leave out: {' '.join(given or overrides[1:])}"
         )
-    run_dir = Path(overrides[0].removeprefix("resume=").strip("'\"")).absolute()
+    run_dir = Path(overrides[0].partition("=")[2].strip("'\"")).absolute()
     return _closing(_interruptible(resumed(run_dir), run_dir))
 
 
