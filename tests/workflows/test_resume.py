@@ -120,6 +120,33 @@ def test_a_run_killed_twice_and_before_its_first_checkpoint_too(whole: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_run_killed_while_its_base_is_trained(whole: Path) -> None:
+    folder, run = whole.parent, whole.parent / "early"
+    arguments = [*ARGUMENTS, coupling_of(whole), "cache_dir=early-cache", "hydra.run.dir=early"]
+    kill_when(folder, arguments, lambda: (run / "config.yaml").exists())
+    assert not list((folder / "early-cache").glob("tiny/*/model.safetensors"))
+
+    finish(folder, ["resume=early"])
+
+    assert_same_weights(whole, run)
+
+
+def test_bad_input_that_shows_late_leaves_nothing(tmp_path: Path) -> None:
+    for wrong, message in (
+        ("dataset.max_length=8", "max_length"),
+        ("trainer.accelerator=gpu", "no GPU"),
+    ):
+        if "gpu" in wrong and torch.cuda.is_available():
+            continue
+        process = start(tmp_path, [*ARGUMENTS, wrong, "hydra.run.dir=run"])
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert message in output
+        assert "answering" not in output
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_passed_over(whole: Path) -> None:
     folder, run = whole.parent, whole.parent / "torn"
     arguments = [*ARGUMENTS, coupling_of(whole), "hydra.run.dir=torn"]

@@ -19,16 +19,20 @@ from plot_exp.module import PreferenceModule
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
-def build_trainer(
-    config: TrainerConfig, run_dir: Path, steps: int, callbacks: list[pl.Callback]
-) -> pl.Trainer:
-    """A trainer that runs `steps` optimizer steps as one epoch.
+def require_accelerator(config: TrainerConfig) -> None:
+    """Looks for the accelerator before any work is done.
 
     Raises:
-        UserError: the accelerator is not there.
+        UserError: it is not there.
     """
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer=gpu: this machine has no GPU that torch can use; try trainer=cpu")
+
+
+def build_trainer(
+    config: TrainerConfig, run_dir: Path, steps: int, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A trainer that runs `steps` optimizer steps as one epoch."""
     # Lightning's start-up lines and its advice on loggers and workers do not fit this loop.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.*")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 from plot_exp import environment
 from plot_exp.config.schema import Config
 from plot_exp.data.loader import StepLoader
+from plot_exp.errors import UserError
 from plot_exp.evals.quick import sample_rows
 from plot_exp.files import write_json, write_text
 from plot_exp.losses.composite import Composite, build
@@ -26,7 +28,13 @@ from plot_exp.report.terminal import closing_table
 from plot_exp.tracking import Tracker
 from plot_exp.training.metrics import peak_memory
 from plot_exp.workflows.context import build_context
-from plot_exp.workflows.engine import StepBar, build_trainer, checkpoint_step, last_checkpoint
+from plot_exp.workflows.engine import (
+    StepBar,
+    build_trainer,
+    checkpoint_step,
+    last_checkpoint,
+    require_accelerator,
+)
 from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurement, Measurer
@@ -44,12 +52,14 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         return _finished(run_dir)
     bar = choose(config.trainer.progress)
     torch.manual_seed(config.seed)
-    prepared = prepare(config, bar)
-    policy = prepared.start.policy
-    reference = open_reference(config, prepared.start)
-    context = build_context(config, reference, prepared.start.tokeniser, prepared.train)
-    filter_training(config, prepared, reference, context, bar)
-    composite = build(config.loss, context)
+    with _settings_on_disk(config, run_dir):
+        require_accelerator(config.trainer)
+        prepared = prepare(config, bar)
+        policy = prepared.start.policy
+        reference = open_reference(config, prepared.start)
+        context = build_context(config, reference, prepared.start.tokeniser, prepared.train)
+        filter_training(config, prepared, reference, context, bar)
+        composite = build(config.loss, context)
     checkpoint = last_checkpoint(run_dir) if config.resume else None
     _describe_run(config, run_dir, prepared)
     first_step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -78,6 +88,24 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     return metrics
 
 
+@contextmanager
+def _settings_on_disk(config: Config, run_dir: Path) -> Iterator[None]:
+    """Writes config.yaml, so that a kill at any moment from here on leaves what resume needs.
+
+    Bad input that shows only inside takes a new run's file away again.
+    """
+    path = run_dir / "config.yaml"
+    new = not path.exists()
+    plain = config.model_copy(update={"resume": None}).plain()
+    write_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    try:
+        yield
+    except UserError:
+        if new:
+            path.unlink(missing_ok=True)
+        raise
+
+
 def _finished(run_dir: Path) -> dict[str, float]:
     """A run that is resumed after its end: the report is made again, nothing else."""
     print(f"{run_dir} is finished; its report is written again.")
@@ -103,11 +131,9 @@ def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
     if paired and alone:
         print(
             f"{alone} of {len(prepared.train)} training examples hold no pair: "
-            f"{' and '.join(paired)} learn nothing from them",
+            f"nothing is learned from them by {' and '.join(paired)}",
             flush=True,
         )
-    plain = config.model_copy(update={"resume": None}).plain()
-    write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     environment.write(
         run_dir,
         {
