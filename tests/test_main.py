@@ -158,6 +158,7 @@ def test_an_interruption_says_how_to_go_on(
     assert "same command again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_fills_in_what_is_missing(
     runs: list[tuple[Config, Path]],
     monkeypatch: pytest.MonkeyPatch,

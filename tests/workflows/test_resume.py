@@ -131,6 +131,7 @@ def test_a_run_killed_while_its_base_is_trained(whole: Path) -> None:
     assert_same_weights(whole, run)
 
 
+@pytest.mark.slow
 def test_bad_input_that_shows_late_leaves_nothing(tmp_path: Path) -> None:
     for wrong, message in (
         ("dataset.max_length=8", "max_length"),
