@@ -65,3 +65,9 @@ def test_a_margin_of_zero_everywhere_is_zero_without_doubt() -> None:
     """Wilson's interval is that of a rate; a margin is none."""
     found = summarise("reward_margin", [0.0] * 7, rate=False)
     assert (found["reward_margin/low"], found["reward_margin/high"]) == (0.0, 0.0)
+
+
+def test_an_interval_of_no_or_every_success_holds_the_rate_itself() -> None:
+    for count in range(1, 200):
+        assert wilson_interval(0, count)[0] == 0.0
+        assert wilson_interval(count, count)[1] == 1.0

@@ -46,7 +46,9 @@ def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     middle = (rate + squared / (2 * count)) / (1 + squared / count)
     spread = rate * (1 - rate) / count + squared / (4 * count**2)
     half = NORMAL_QUANTILE / (1 + squared / count) * math.sqrt(spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends both bounds are exact; subtraction would leave them a rounding error away.
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    return low, 1.0 if successes == count else min(1.0, middle + half)
 
 
 def summarise(key: str, values: Sequence[float], *, rate: bool) -> dict[str, float]:
