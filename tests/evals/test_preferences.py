@@ -13,6 +13,7 @@ from plot_exp.evals.preferences import (
     RememberedReference,
     ScoredExample,
     preference_metrics,
+    reward_quantiles,
     score_examples,
 )
 from plot_exp.models.policy import Policy, frozen_copy
@@ -194,3 +195,15 @@ def test_scoring_leaves_the_mode_as_it_was(parts, training):
         policy, RememberedReference(frozen_copy(policy)), evaluation_batches(items, 2, 0)
     )
     assert policy.training is training
+
+
+def test_quantiles_take_every_response_of_a_side_once_and_no_demonstration(scored):
+    ranked = [scored([2 * i, -i, -i], [0, 0, 0], [1] * 3) for i in range(11)]
+    found = reward_quantiles([*ranked, scored([99], [0], [1])], 0.5)
+    assert found["quantile/chosen/10"] == 1.0
+    assert found["quantile/chosen/50"] == 5.0
+    assert found["quantile/rejected/50"] == -2.5
+    assert len(found) == 10
+    liked = scored([4.0], [0], [1], desirable=(True,))
+    assert reward_quantiles([liked], 0.5)["quantile/chosen/90"] == 2.0
+    assert len(reward_quantiles([liked], 0.5)) == 5

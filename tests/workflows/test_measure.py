@@ -16,6 +16,8 @@ from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import build
 from plot_exp.models.policy import frozen_copy, set_dropout
 from plot_exp.progress import silent
+from plot_exp.training.metrics import response_metrics, term_metrics
+from plot_exp.training.part import Part
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.measure import Measurer
 from plot_exp.workflows.models import open_reference
@@ -155,3 +157,18 @@ def test_the_answers_are_found_again_from_the_exported_model(quick_run):
         ).input_ids
         found = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
         assert tokenizer.decode(found, skip_special_tokens=True).strip() == row["after"]
+
+
+def test_a_validation_shows_what_a_step_shows(measurer):
+    one, policy = measurer("dpo+plot", 64)
+    found = one.validate(policy)
+    (whole,) = evaluation_batches(one.prepared.validation, 1000, 0)
+    reference = one.reference.scores(whole)
+    scores = policy(whole, one.composite.request)
+    part = Part(scores, reference, whole.responses)
+    shown = response_metrics("val", part, one.composite.beta)
+    terms = one.composite(scores, reference, whole.responses, Totals.of([whole.responses]))
+    shown |= term_metrics("val", terms, one.composite.weights)
+    assert {"val/quantile/rejected/90", "val/plot/distance"} <= shown.keys()
+    for key in shown.keys() - {"val/quantiles_violated"}:
+        assert found[key] == pytest.approx(float(shown[key]), rel=1e-4, abs=1e-6), key

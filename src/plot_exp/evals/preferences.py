@@ -16,6 +16,7 @@ from plot_exp.evals.intervals import summarise
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
 
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 COMPARED = ("reward_accuracy", "reward_margin", "logp_accuracy")
 
 
@@ -125,6 +126,28 @@ def preference_metrics(
             )
         return metrics
     return {key: float(np.mean(values[key])) for key in sorted(values)}
+
+
+def reward_quantiles(scored: Iterable[ScoredExample], beta: float) -> dict[str, float]:
+    """Quantiles of the chosen and of the rejected responses' rewards, each response once.
+
+    Keys are `quantile/chosen/10` and so on; a side without responses has none, and neither have
+    demonstrations.
+    """
+    sides: dict[str, list[float]] = {"chosen": [], "rejected": []}
+    for item in scored:
+        example = item.source.example
+        if example.kind == "single":
+            continue
+        labels = example.desirable or (True, *[False] * (len(item.policy) - 1))
+        for preferred, reward in zip(labels, beta * (item.policy - item.reference), strict=True):
+            sides["chosen" if preferred else "rejected"].append(float(reward))
+    return {
+        f"quantile/{side}/{round(100 * level)}": float(np.quantile(rewards, level))
+        for side, rewards in sides.items()
+        if rewards
+        for level in QUANTILES
+    }
 
 
 def _of_ranked(item: ScoredExample, beta: float) -> dict[str, list[float]]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from plot_exp.data.collate import Batch
+from plot_exp.evals.preferences import QUANTILES
 from plot_exp.losses.base import TermResult
 from plot_exp.losses.dominance import violated_share
 from plot_exp.training.part import Part
 
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 Metrics = dict[str, Tensor | float]
 
 

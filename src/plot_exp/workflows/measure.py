@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from plot_exp.data.collate import Batch
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.evals import quick
 from plot_exp.evals.generation import Generator
-from plot_exp.evals.preferences import RememberedReference, preference_metrics, score_examples
+from plot_exp.evals.preferences import (
+    RememberedReference,
+    preference_metrics,
+    reward_quantiles,
+    score_examples,
+)
 from plot_exp.evals.transport import distance, favoured_tokens, mean_distribution, moved_tokens
 from plot_exp.files import write_text
 from plot_exp.losses.base import Totals
@@ -106,28 +112,32 @@ class Measurer:
         return Measurement(answers, metrics, distribution)
 
     def validate(self, policy: Policy) -> dict[str, float]:
-        """What is logged during training: the loss terms, accuracies, margins, lengths.
+        """What is logged during training: the loss terms, accuracies, margins, quantiles, lengths.
 
-        Sums over examples are taken over the whole split; coupled terms are the mean over
-        validation batches.
+        Sums over examples are taken over the whole split; coupled terms, and what terms report of
+        themselves, are the mean over validation batches.
         """
         if not self.batches:
             return {}
         weights = self.composite.weights
         totals = Totals.of([batch.responses for batch in self.batches])
         losses = dict.fromkeys(weights, 0.0)
+        reported: dict[str, float] = defaultdict(float)
 
         def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
             responses = batch.responses.to(policy.device)
             for name, result in self.composite(found, reference, responses, totals).items():
+                share = responses.examples / totals.examples
                 coupled = self.composite.terms[name].coupled
-                share = responses.examples / totals.examples if coupled else 1.0
-                losses[name] += float(result.loss) * share
+                losses[name] += float(result.loss) * (share if coupled else 1.0)
+                for key, value in result.metrics.items():
+                    reported[f"{name}/{key}"] += float(value) * share
 
         request = self.composite.request
         scored = score_examples(policy, self.reference, self.batches, request, add_terms)
         found = preference_metrics(scored, self.composite.beta, intervals=False)
-        found |= {f"loss/{name}": value for name, value in losses.items()}
+        found |= reward_quantiles(scored, self.composite.beta)
+        found |= reported | {f"loss/{name}": value for name, value in losses.items()}
         found["loss"] = sum(weights[name] * value for name, value in losses.items())
         return {f"val/{key}": value for key, value in found.items()}
 
