@@ -11,12 +11,35 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plot_exp.config.schema import TrainerConfig
 from plot_exp.errors import UserError
+from plot_exp.files import replacing
 from plot_exp.module import PreferenceModule
 
 CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written beside their place and renamed once they are whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Writes one checkpoint.
+
+        Raises:
+            RunError: the disk cannot be written.
+        """
+        place = Path(path)
+        with replacing(place) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # torch's own writer hides the system's reason.
+                cause = error.__context__
+                raise cause if isinstance(cause, OSError) else OSError(str(error)) from error
 
 
 def require_accelerator(config: TrainerConfig) -> None:
@@ -52,6 +75,7 @@ def build_trainer(
         max_epochs=1,
         logger=False,
         callbacks=[checkpoints, *callbacks],
+        plugins=[WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
