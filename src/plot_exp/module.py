@@ -171,7 +171,10 @@ class PreferenceModule(pl.LightningModule):
         def score_policy(batch: Batch, index: int) -> Scores:
             place = self.world.rank * len(microbatches) + index
             torch.manual_seed(pass_seed(self.seed, self.completed_steps, place))
-            return self.policy(batch, self.composite.request)
+            dropped = (
+                pass_seed(self.seed, self.completed_steps, 0) if self.settings.dropout else None
+            )
+            return self.policy(batch, self.composite.request, dropped)
 
         @torch.no_grad()
         def score_reference(batch: Batch) -> Scores:

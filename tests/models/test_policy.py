@@ -20,13 +20,13 @@ from transformers import (
 from plot_exp.data.collate import collate_padded
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.errors import UserError
+from plot_exp.models.dropout import set_dropout
 from plot_exp.models.policy import (
     Policy,
     freeze,
     frozen_copy,
     input_embedding,
     output_embedding,
-    set_dropout,
 )
 from plot_exp.ops.scores import Request
 

@@ -14,7 +14,8 @@ from plot_exp.config.schema import Config, load
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import build
-from plot_exp.models.policy import frozen_copy, set_dropout
+from plot_exp.models.dropout import set_dropout
+from plot_exp.models.policy import frozen_copy
 from plot_exp.progress import silent
 from plot_exp.training.metrics import response_metrics, term_metrics
 from plot_exp.training.part import Part

@@ -98,6 +98,8 @@ class Batch(OnDevice):
         predict_index: [N] where in the flattened [rows·T] hidden states each scored token is
             predicted from.
         targets: [N] the scored tokens.
+        token_keys: int64 [rows, T], a hash of prompt, response and position: the same for a token
+            wherever its example stands; zero for padding.
         response_of_token: [N] the response each belongs to, ascending.
         responses: what is known of the responses.
         tokens: non-padding positions, for throughput.
@@ -109,6 +111,7 @@ class Batch(OnDevice):
     position_ids: Tensor
     predict_index: Tensor
     targets: Tensor
+    token_keys: Tensor
     response_of_token: Tensor
     responses: Responses
     tokens: int
@@ -152,11 +155,18 @@ def collate_padded(examples: Sequence[TokenisedExample], pad_id: int) -> Batch:
     width = max(len(prompt) + len(response) for prompt, response in rows)
     input_ids = torch.full((len(rows), width), pad_id)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+    token_keys = torch.zeros_like(input_ids)
     predict, targets, response_of_token = [], [], []
     for row, (prompt, response) in enumerate(rows):
         end = len(prompt) + len(response)
         input_ids[row, :end] = torch.tensor(prompt + response)
         attention_mask[row, :end] = 1
+        token_keys[row, :end] = torch.arange(end) + torch.cat(
+            [
+                torch.full((len(prompt),), hash(prompt)),
+                torch.full((len(response),), hash((prompt, response))),
+            ]
+        )
         before_response = row * width + len(prompt) - 1
         predict.append(torch.arange(before_response, before_response + len(response)))
         targets.append(torch.tensor(response))
@@ -167,6 +177,7 @@ def collate_padded(examples: Sequence[TokenisedExample], pad_id: int) -> Batch:
         position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
         predict_index=torch.cat(predict),
         targets=torch.cat(targets),
+        token_keys=token_keys,
         response_of_token=torch.cat(response_of_token),
         responses=describe_responses(examples),
         tokens=int(attention_mask.sum()),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.errors import UserError
+from plot_exp.models.dropout import use_token_keys
 from plot_exp.ops.head import Head
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.ops.scoring import score
@@ -31,8 +32,13 @@ class Policy(nn.Module):
         self.head = Head(model.get_output_embeddings(), model.config)
         self._check_head()
 
-    def forward(self, batch: Batch, request: Request) -> Scores:
-        """Scores the batch's responses."""
+    def forward(self, batch: Batch, request: Request, dropout_seed: int | None = None) -> Scores:
+        """Scores the batch's responses.
+
+        Args:
+            dropout_seed: of the masks by token, where dropout is on; None for torch's own.
+        """
+        use_token_keys(None if dropout_seed is None else batch.token_keys, dropout_seed or 0)
         return score(self.model.get_decoder(), self.head, batch, request)
 
     def trainable(self) -> list[nn.Parameter]:
@@ -69,19 +75,6 @@ class Policy(nn.Module):
                 f"model {type(self.model).__name__} changes its logits after the output "
                 "embedding in a way that the scoring path does not know; add it to ops/head.py"
             )
-
-
-def set_dropout(model: nn.Module, probability: float) -> None:
-    """Sets every dropout probability, those that modules keep as plain numbers included.
-
-    Falcon reads its probabilities from the configuration, which is left as it is.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = probability
-        for name, value in vars(module).items():
-            if isinstance(value, float) and "drop" in name:
-                setattr(module, name, probability)
 
 
 def frozen_copy(policy: Policy) -> Policy:

@@ -10,8 +10,9 @@ from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import UserError
+from plot_exp.models.dropout import set_dropout
 from plot_exp.models.load import load_model, load_tokenizer
-from plot_exp.models.policy import Policy, freeze, frozen_copy, set_dropout
+from plot_exp.models.policy import Policy, freeze, frozen_copy
 from plot_exp.models.tiny import base_directory
 from plot_exp.progress import Bar
 
