@@ -33,6 +33,26 @@ def prepare_folder(path: Path) -> None:
         ) from error
 
 
+def prepare_cache(path: Path) -> None:
+    """Makes the cache folder; one that exists may be read-only, if it holds what is needed.
+
+    Raises:
+        UserError: there is no such folder and it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={path}: this folder cannot be made ({reason(error)}); name another one."
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files that a killed process left in a folder of its own."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`, which takes its place on a clean exit.

@@ -167,7 +167,7 @@ def set_dropout(model: nn.Module, probability: float) -> None:
                 setattr(parent, name, probability)
     for module in model.modules():
         config = getattr(module, "config", None)
-        if probability > 0 and _takes_our_attention(config):
+        if config is not None and probability > 0 and _takes_our_attention(config):
             _register_attention()
             config._attn_implementation = ATTENTION
 

@@ -100,6 +100,14 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def remove_older_checkpoints(run_dir: Path) -> None:
+    """Leaves the newest readable checkpoint alone; a resumed run has kept its first one."""
+    newest = last_checkpoint(run_dir)
+    for path in (run_dir / "checkpoints").glob("step-*.ckpt"):
+        if newest is not None and path != newest:
+            path.unlink(missing_ok=True)
+
+
 def checkpoint_step(path: Path) -> int:
     """The optimizer step that a checkpoint was written after."""
     match = CHECKPOINT_NAME.fullmatch(path.name)

@@ -13,7 +13,7 @@ from plot_exp.progress import choose
 from plot_exp.report import run as report
 from plot_exp.report.terminal import closing_table
 from plot_exp.workflows.context import build_context
-from plot_exp.workflows.measure import Measurer
+from plot_exp.workflows.measure import Measurer, write_measured
 from plot_exp.workflows.models import open_reference, open_saved
 from plot_exp.workflows.prepare import prepare
 
@@ -21,6 +21,7 @@ from plot_exp.workflows.prepare import prepare
 def run(config: Config, run_dir: Path) -> dict[str, float]:
     """`task=evaluate run=RUN_DIR`: data, reference and loss are the run's, `eval` is this call's.
 
+    The policy's start is measured beside the trained one, so that both answer the same prompts.
     The numbers are written into the run's metrics.json, and its report is made again.
 
     Raises:
@@ -33,6 +34,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
             f"run={source}: it has no model/ folder; finish it with resume={source}, or write the "
             f"model of its last checkpoint with task=export run={source}"
         )
+    earlier = _earlier(source / "metrics.json")
     trained = load(source / "config.yaml").model_copy(update={"eval": config.eval})
     bar = choose(config.trainer.progress)
     prepared = prepare(trained, bar)
@@ -40,8 +42,10 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     context = build_context(trained, reference, prepared.start.tokeniser, prepared.train)
     composite = build(trained.loss, context)
     measurer = Measurer(trained, prepared, reference, composite, context, bar)
-    found = measurer.measure(open_saved(trained, source / "model").policy).metrics
-    metrics = _earlier(source / "metrics.json") | found
+    before = measurer.measure(prepared.start.policy)
+    after = measurer.measure(open_saved(trained, source / "model").policy)
+    found = write_measured(source, measurer, before, after)
+    metrics = earlier | found
     write_json(source / "metrics.json", metrics)
     report.write(source)
     closing_table(source)
@@ -51,5 +55,10 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
 def _earlier(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
-    metrics: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        metrics: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it, and it is written anew"
+        ) from error
     return metrics

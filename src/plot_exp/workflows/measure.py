@@ -23,8 +23,9 @@ from plot_exp.evals.preferences import (
     reward_quantiles,
     score_examples,
 )
+from plot_exp.evals.quick import sample_rows
 from plot_exp.evals.transport import distance, favoured_tokens, mean_distribution, moved_tokens
-from plot_exp.files import write_text
+from plot_exp.files import write_json, write_text
 from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
@@ -71,7 +72,9 @@ class Measurer:
         pad_id = prepared.start.tokeniser.tokenizer.pad_token_id
         size = config.trainer.validation_batch_size
         self.batches = list(evaluation_batches(prepared.validation, size, pad_id))
-        self.prompts = quick.spread_over_categories(prepared.validation, config.eval.generations)
+        self.asked = config.eval.name != "none"
+        count = config.eval.generations if self.asked else 0
+        self.prompts = quick.spread_over_categories(prepared.validation, count)
         self.plot = self._plot()
 
     def _plot(self) -> PLOT | None:
@@ -96,7 +99,7 @@ class Measurer:
         """Everything that `eval` asks for."""
         metrics: dict[str, float] = {}
         distribution = None
-        if self.config.eval.preferences and self.batches:
+        if self.asked and self.config.eval.preferences and self.batches:
             metrics |= quick.evaluate_preferences(
                 policy, self.reference, self.batches, self.composite.beta, self.bar
             )
@@ -182,6 +185,24 @@ class Measurer:
             "moved": moved_tokens(self.plot.target.cpu(), share_before, share_after, names),
             "in_loss": "plot" in self.composite.terms,
         }
+
+
+def write_measured(
+    run_dir: Path, measurer: Measurer, before: Measurement, after: Measurement
+) -> dict[str, float]:
+    """Writes the answers side by side and the preference distribution.
+
+    Returns:
+        The numbers for metrics.json, those from before training under `base/`.
+    """
+    if after.answers.sources:
+        rows = sample_rows(before.answers, after.answers)
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        write_text(run_dir / "samples.jsonl", "\n".join(lines) + "\n")
+    distribution = measurer.preference_distribution(before, after)
+    if distribution:
+        write_json(run_dir / "preference_distribution.json", distribution)
+    return after.metrics | {f"base/{key}": value for key, value in before.metrics.items()}
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:

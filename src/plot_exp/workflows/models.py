@@ -72,10 +72,14 @@ def open_reference(config: Config, start: Start) -> Policy:
     if config.reference == "policy":
         return frozen_copy(start.policy)
     named = ModelConfig(name=config.reference, dtype=config.model.dtype)
+    try:
+        tokenizer, model = load_tokenizer(named), load_model(named)
+    except UserError as error:
+        raise UserError(str(error).replace("model.name=", "reference=", 1)) from error
     ours = start.tokeniser.tokenizer.get_vocab()
-    if load_tokenizer(named).get_vocab() != ours:
+    if tokenizer.get_vocab() != ours:
         raise UserError(
             f"reference={config.reference}: its tokenizer differs from that of the policy "
             f"({start.origin}); log-probabilities of the same tokens are needed from both"
         )
-    return freeze(Policy(load_model(named)))
+    return freeze(Policy(model))

@@ -17,8 +17,7 @@ from plot_exp import environment
 from plot_exp.config.schema import Config
 from plot_exp.data.loader import StepLoader
 from plot_exp.errors import UserError
-from plot_exp.evals.quick import sample_rows
-from plot_exp.files import write_json, write_text
+from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
 from plot_exp.losses.composite import Composite, build
 from plot_exp.models.policy import Policy
 from plot_exp.module import PreferenceModule
@@ -33,11 +32,12 @@ from plot_exp.workflows.engine import (
     build_trainer,
     checkpoint_step,
     last_checkpoint,
+    remove_older_checkpoints,
     require_accelerator,
 )
 from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
-from plot_exp.workflows.measure import Measurement, Measurer
+from plot_exp.workflows.measure import Measurer, write_measured
 from plot_exp.workflows.models import open_reference
 from plot_exp.workflows.prepare import Prepared, prepare
 
@@ -50,6 +50,8 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     """
     if (run_dir / "metrics.json").is_file():
         return _finished(run_dir)
+    remove_leftovers(run_dir)
+    prepare_cache(Path(config.cache_dir).expanduser())
     bar = choose(config.trainer.progress)
     torch.manual_seed(config.seed)
     with _settings_on_disk(config, run_dir):
@@ -72,11 +74,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
             config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint
         )
         after = measurer.measure(policy)
-        metrics = trained | after.metrics | _prefixed("base/", before.metrics)
-        _write_answers(run_dir, before, after)
-        distribution = measurer.preference_distribution(before, after)
-        if distribution:
-            write_json(run_dir / "preference_distribution.json", distribution)
+        metrics = trained | write_measured(run_dir, measurer, before, after)
         export_model(policy, prepared.start.tokeniser, run_dir / "model")
         write_json(run_dir / "metrics.json", metrics)
         report.write(run_dir)
@@ -193,6 +191,7 @@ def _fit(
         module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
     )
     policy.eval()
+    remove_older_checkpoints(run_dir)
     return {
         "train/steps": float(module.completed_steps),
         "train/skipped_steps": float(module.skipped_steps),
@@ -200,18 +199,6 @@ def _fit(
         "train/peak_memory_gb": peak_memory(policy.device),
         **module.throughput.overall(),
     }
-
-
-def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {prefix + key: value for key, value in metrics.items()}
-
-
-def _write_answers(run_dir: Path, before: Measurement, after: Measurement) -> None:
-    if not after.answers.sources:
-        return
-    rows = sample_rows(before.answers, after.answers)
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    write_text(run_dir / "samples.jsonl", "\n".join(lines) + "\n")
 
 
 def _publish(tracker: Tracker, run_dir: Path, metrics: Mapping[str, Any]) -> None:

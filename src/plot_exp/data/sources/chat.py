@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from plot_exp.data.examples import Message, Role
@@ -52,10 +53,15 @@ def as_response(value: Any, prompt: tuple[Message, ...], where: str) -> str:
     # A system turn may stand in the prompt alone or in its repetition alone.
     own = [message for message in messages if message.role != "system"]
     asked = [message for message in prompt if message.role != "system"]
-    if len(own) > 1 and own[:-1] != asked:
+    if len(own) > 1 and _stripped(own[:-1]) != _stripped(asked):
         raise UserError(
             f"{where} must be one assistant turn, alone or behind the same messages as the prompt."
         )
     if not own or own[-1].role != "assistant":
         raise UserError(f"{where} must end in an assistant turn.")
     return own[-1].content
+
+
+def _stripped(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Roles and texts: a repeated prompt may differ in the white space around its turns."""
+    return [(message.role, message.content.strip()) for message in messages]

@@ -31,7 +31,7 @@ JOINED = "consecutive turns of one role were joined"
 PREFIX = "one response begins with the whole other one (kept as it is)"
 
 # A role name inside a line, as in `say "Human: hello"`, does not begin a turn.
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):")
 _ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 

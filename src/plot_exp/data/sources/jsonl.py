@@ -17,6 +17,8 @@ from plot_exp.data.sources.settings import check_subset
 from plot_exp.data.tally import Tally
 from plot_exp.errors import UserError
 
+EQUAL_SCORES = "some scores are equal (kept; those responses stay in the file's order)"
+
 
 def check(config: DatasetConfig) -> None:
     """See `sources.check`."""
@@ -85,6 +87,10 @@ def parts(root: Path) -> list[Part]:
 def _examples(rows: Iterable[Row], tally: Tally) -> Iterator[PreferenceExample]:
     for row in rows:
         try:
-            yield to_example(row)
+            example = to_example(row)
         except PromptsDifferError as reason:
             tally.drop(str(reason), row.origin)
+            continue
+        if example.scores is not None and len(set(example.scores)) < len(example.scores):
+            tally.change(EQUAL_SCORES, row.origin)
+        yield example
