@@ -328,6 +328,16 @@ def test_carried_coupling_equals_exact_while_the_batch_stays_the_same(loss: str)
     torch.testing.assert_close(carried_gradients, gradients, rtol=1e-9, atol=1e-12)
 
 
+def test_only_carried_coupling_reads_the_last_steps_parts() -> None:
+    run = Run("dpo+plot")
+    exact, _ = run.step([2, 2, 2])
+    _, alone = run.step([2, 2, 2], mode="microbatch")
+
+    _, given = run.step([2, 2, 2], mode="microbatch", carried=exact.parts)
+
+    torch.testing.assert_close(given, alone, rtol=0, atol=0)
+
+
 def test_carried_coupling_begins_with_an_exact_step() -> None:
     run = Run("dpo+plot")
     _, exact = run.step([3, 3])

@@ -88,7 +88,7 @@ def accumulate(
     Args:
         score_policy: called with a microbatch and its index, under grad mode or not; it sets the
             random state, so that two calls on one microbatch agree.
-        carried: the parts of the last step, for `mode="carried"`; None makes this step exact.
+        carried: the parts of the last step, read in `mode="carried"`; None makes it exact.
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
         world: the processes that share the batch; None for this one alone.
@@ -101,7 +101,8 @@ def accumulate(
         return _exact(
             microbatches, score_policy, score_reference, composite, totals, pull_back, world
         )
-    stale = _Stale(carried, world, len(microbatches)) if coupled and carried else None
+    from_last = coupled and mode == "carried" and carried
+    stale = _Stale(carried, world, len(microbatches)) if from_last and carried else None
     parts, results = [], []
     for index, batch in enumerate(microbatches):
         outputs = score_policy(batch, index)
