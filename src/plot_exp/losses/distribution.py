@@ -58,13 +58,18 @@ class DistributionTerm(Term):
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
     ) -> TermResult:
         parts = [policy.distributions[(side, self.pool)] for side in self.sides]
-        if self.pool == "batch":
-            value = self.divergence(self.restrict(torch.stack(parts).sum(0)))
+        mass = torch.stack(parts).sum(0) if self.pool == "batch" else torch.cat(parts)
+        if not self._count(totals) or not len(mass):
+            # A batch, or part of one, without a response of these sides has no distribution.
+            value = 0 * mass.sum()
             return TermResult(value, {self.measure: value.detach()})
-        values = self.divergence(self.restrict(torch.cat(parts)))
+        if self.pool == "batch":
+            value = self.divergence(self.restrict(mass))
+            return TermResult(value, {self.measure: value.detach()})
+        values = self.divergence(self.restrict(mass))
         return TermResult(
-            values.sum() / max(self._count(totals), 1),
-            {self.measure: values.detach().sum() / max(len(values), 1)},
+            values.sum() / self._count(totals),
+            {self.measure: values.detach().mean()},
         )
 
     def restrict(self, mass: Tensor) -> Tensor:
