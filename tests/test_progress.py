@@ -19,11 +19,20 @@ def test_silent_shows_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_a_terminal_there_is_one_line(capsys):
-    list(shown(range(300), "counting", 300))
+def test_without_a_terminal_there_are_a_few_lines(capsys):
+    list(shown(range(300), "counting"))
     found = capsys.readouterr()
     assert found.out == ""
-    assert found.err == "counting ...\n"
+    lines = found.err.splitlines()
+    assert lines[0] == "counting ..."
+    assert [line.split(",")[0] for line in lines[1:]] == [
+        f"counting: {done} of 300" for done in range(30, 300, 30)
+    ]
+
+
+def test_a_short_way_is_one_line(capsys):
+    list(shown(range(40), "counting", 40))
+    assert capsys.readouterr().err == "counting ...\n"
 
 
 def test_on_a_terminal_there_is_a_bar(capsys, monkeypatch):

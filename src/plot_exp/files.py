@@ -47,6 +47,13 @@ def prepare_cache(path: Path) -> None:
         ) from error
 
 
+def make_readable(folder: Path) -> None:
+    """Gives a folder that was made as a private one, and its files, the usual permissions."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes temporary files that a killed process left in a folder of its own."""
     for path in folder.glob(".*.part"):

@@ -24,7 +24,7 @@ from plot_exp.config.schema import TinyConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.loader import epoch_order
 from plot_exp.data.tokenise import ChatTokeniser
-from plot_exp.files import unwritable
+from plot_exp.files import make_readable, unwritable
 from plot_exp.progress import Bar
 
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -95,6 +95,7 @@ def _as_loaded(tokenizer: Any, model: Any, folder: Path) -> Any:
 
 
 def _take_place(made: Path, target: Path) -> None:
+    make_readable(made)
     try:
         made.rename(target)
     except OSError:
@@ -202,7 +203,9 @@ def train_base(
     )
     model.train()
     batches = _base_batches(rows, config)
-    for _ in bar(range(config.base_steps), "training the base model"):
+    for _ in bar(
+        range(config.base_steps), "training the base model (once; it is kept in the cache)"
+    ):
         input_ids, weights = _padded(next(batches), config, tokenizer.pad_token_id)
         logits = model(input_ids=input_ids, attention_mask=(weights > 0).long()).logits
         losses = F.cross_entropy(

@@ -43,14 +43,27 @@ def find(folder: Path) -> list[Path]:
 
 def settings(runs: list[Contents]) -> list[list[str]]:
     """Settings that differ: a dotted key, then one value a run, unescaped."""
-    leaves = [flat(run.config or {}) for run in runs]
+    leaves = [_leaves(run) for run in runs]
     keys = list(dict.fromkeys(key for one in leaves for key in one))
     return [
         [key, *(str(one.get(key, "–")) for one in leaves)]
         for key in keys
         if not any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
         and len({str(one.get(key, "–")) for one in leaves}) > 1
+        and not (key.startswith("loss.") and _agree(key, leaves))
     ]
+
+
+def _agree(key: str, leaves: list[dict[str, object]]) -> bool:
+    """Whether all runs that have the key agree: that others lack its term, `loss` says once."""
+    return len({str(one[key]) for one in leaves if key in one}) < 2
+
+
+def _leaves(run: Contents) -> dict[str, object]:
+    """The settings by dotted key; `loss` names the terms, and a term's own come only beside it."""
+    found = flat(run.config or {})
+    terms = list((run.config or {}).get("loss") or {})
+    return {"loss": "+".join(terms), **found}
 
 
 def outcomes(runs: list[Contents], *, by_category: bool = False) -> list[list[str]]:

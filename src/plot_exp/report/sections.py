@@ -90,8 +90,8 @@ def reconstruction(contents: Contents) -> str:
         )
     if contents.setting("model.name") == "tiny":
         lines.append(
-            "- **The tiny model** was made by this project and knows nothing but the demo's "
-            "language."
+            "- **The tiny model** was trained from scratch on the training prompts and responses "
+            "of these data, chosen and rejected alike; it knows nothing else."
         )
     if (made := contents.setting("dataset.rejected")) in ("corrupt", "sampled"):
         lines.append(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,19 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets Ctrl-C through as what it is: Lightning turns it into a silent exit."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from exit_
+        raise
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:

@@ -11,7 +11,7 @@ import torch
 from plot_exp.config.schema import Config, load
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import UserError
-from plot_exp.files import unwritable
+from plot_exp.files import make_readable, unwritable
 from plot_exp.models.policy import Policy
 from plot_exp.progress import choose
 from plot_exp.workflows.engine import last_checkpoint
@@ -29,7 +29,7 @@ def export_model(policy: Policy, tokeniser: ChatTokeniser, folder: Path) -> None
         try:
             policy.model.save_pretrained(made)
             tokeniser.tokenizer.save_pretrained(made)
-            made.chmod(0o755)
+            make_readable(made)
             if folder.exists():
                 shutil.rmtree(folder)
             made.rename(folder)

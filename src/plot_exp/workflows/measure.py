@@ -53,8 +53,9 @@ class Measurer:
     """Holds what every measurement of a run shares.
 
     Attributes:
-        plot: PLOT with the run's settings, or the defaults where the loss has no such term, so
-            that every run's transport distance can be compared; None without pairs.
+        common: PLOT with the defaults, the same measure for every run whatever its loss; None
+            without both sides.
+        plot: PLOT with the run's own settings, or `common` where the loss has no such term.
     """
 
     def __init__(
@@ -75,16 +76,19 @@ class Measurer:
         self.asked = config.eval.name != "none"
         count = config.eval.generations if self.asked else 0
         self.prompts = quick.spread_over_categories(prepared.validation, count)
-        self.plot = self._plot()
+        self.common = self._common()
+        term = dict(composite.terms).get("plot")
+        self.plot = term if isinstance(term, PLOT) else self.common
 
-    def _plot(self) -> PLOT | None:
-        term = dict(self.composite.terms).get("plot")
-        if isinstance(term, PLOT):
-            return term
+    def _common(self) -> PLOT | None:
         counts = self.context.token_counts()
         if not counts.chosen_responses or not counts.rejected_responses:
             return None
-        return PLOT(PLOTConfig(), self.context)
+        try:
+            return PLOT(PLOTConfig(), self.context)
+        except ValueError:
+            # Data whose sides use every token equally often have no such distribution.
+            return None
 
     def _generator(self, policy: Policy) -> Generator:
         return Generator(
@@ -103,9 +107,9 @@ class Measurer:
             metrics |= quick.evaluate_preferences(
                 policy, self.reference, self.batches, self.composite.beta, self.bar
             )
-            if self.plot is not None:
+            if self.common is not None:
                 distribution = mean_distribution(policy, self.batches, "chosen")
-                metrics["val/transport_distance"] = distance(self.plot, distribution)
+                metrics["val/transport_distance"] = distance(self.common, distribution)
         answers = quick.Result(metrics, [], [], [])
         if self.prompts:
             answers = quick.evaluate_answers(

@@ -31,6 +31,7 @@ from plot_exp.workflows.engine import (
     StepBar,
     build_trainer,
     checkpoint_step,
+    interruptible,
     last_checkpoint,
     remove_older_checkpoints,
     require_accelerator,
@@ -54,6 +55,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     prepare_cache(Path(config.cache_dir).expanduser())
     bar = choose(config.trainer.progress)
     torch.manual_seed(config.seed)
+    print(f"run folder: {run_dir}", flush=True)
     with _settings_on_disk(config, run_dir):
         require_accelerator(config.trainer)
         prepared = prepare(config, bar)
@@ -187,9 +189,10 @@ def _fit(
     trainer = build_trainer(settings, run_dir, len(loader), [bar])
     policy.train()
     started = time.perf_counter()
-    trainer.fit(
-        module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
-    )
+    with interruptible():
+        trainer.fit(
+            module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
+        )
     policy.eval()
     remove_older_checkpoints(run_dir)
     return {
