@@ -95,3 +95,13 @@ def test_above_the_floor_the_gradient_in_the_logits_is_minus_the_preference() ->
     (gradient,) = torch.autograd.grad(loss, [logits])
 
     assert gradient.tolist() == pytest.approx([-0.5, -0.25, 0.75, 0.0], abs=1e-7)
+
+
+def test_without_any_preference_there_is_nothing_to_reward() -> None:
+    """The loss would be zero for ever; a threshold that nothing passes counts as none."""
+    alike = context(torch.zeros(3, 1), [2, 1, 1], [2, 1, 1])
+    with pytest.raises(ValueError, match="no token to reward"):
+        DEFT(DEFTConfig(), alike)
+    slight = context(torch.zeros(3, 1), [3, 1, 1], [2, 2, 1])
+    with pytest.raises(ValueError, match="no difference is significant"):
+        DEFT(DEFTConfig(significance=9.0), slight)

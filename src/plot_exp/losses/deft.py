@@ -80,13 +80,23 @@ class DEFT(Term):
 
 
 def signed_difference(config: DEFTConfig, context: Context) -> Tensor:
-    """Q_diff [V] of the training responses, with the term's smoothing and significance."""
-    return difference(
+    """Q_diff [V] of the training responses, with the term's smoothing and significance.
+
+    Raises:
+        ValueError: one side has no allowed token, or Q_diff is zero everywhere.
+    """
+    signed = difference(
         context.token_counts(),
         context.allowed_tokens(),
         smoothing=config.smoothing,
         significance=config.significance,
     )
+    if not bool(signed.any()):
+        raise ValueError(
+            "chosen and rejected responses use every token equally often (or no difference is "
+            "significant): there is no token to reward"
+        )
+    return signed
 
 
 TERM = DEFT
