@@ -26,6 +26,7 @@ from plot_exp.config.losses import (
     ULDConfig,
 )
 from plot_exp.data.collate import Batch, collate_padded
+from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.models.dropout import set_dropout
@@ -277,7 +278,8 @@ def test_microbatch_coupling_is_the_mean_of_the_parts_own_losses() -> None:
     for start in (0, 4):
         batch = collate_padded(items[start : start + 4], 0)
         found = run.policy(batch, run.composite.request)
-        alone.append(run.composite(found, None, batch.responses, None)["plot"].loss.item())
+        totals = Totals.of([batch.responses])
+        alone.append(run.composite(found, None, batch.responses, totals)["plot"].loss.item())
 
     outcome, _ = run.step([4, 2], mode="microbatch")
 
