@@ -171,7 +171,9 @@ def test_two_processes_at_once_both_end_well(tmp_path, examples, spawn):
         process.join(60)
     assert [process.exitcode for process in running] == [0, 0]
     (folder,) = (tmp_path / "tiny").iterdir()
-    assert same(weights(folder), weights(make(tmp_path / "alone", examples)))
+    # Another process may use another number of threads, which rounds differently.
+    alone = weights(make(tmp_path / "alone", examples))
+    torch.testing.assert_close(weights(folder), alone, rtol=1e-3, atol=1e-5)
 
 
 def test_a_killed_one_is_not_taken_for_whole(tmp_path, examples, spawn):
