@@ -68,6 +68,7 @@ MISTAKES = [
     ("loss.plot.gradient_share=0.1 loss.plot.alpha=0", ["loss.plot.alpha=0", "positive"]),
     ("loss.plot.transport=dual loss.plot.distribution=position", ["distribution=batch"]),
     ("loss.plot.transport=dual trainer.coupling=microbatch", ["coupling=exact"]),
+    ("loss.plot.transport=dual trainer.coupling=carried", ["carried", "coupling=exact"]),
     ("loss.plot.gradient_share=0", ["loss.plot.gradient_share=0", "greater than 0"]),
     ("loss=deft loss.deft.filter=1.5", ["loss.deft.filter=1.5", "1.0 or less"]),
     ("loss=kl loss.kl.direction=foward", ["did you mean 'forward'"]),

@@ -94,9 +94,9 @@ def _carried_potentials_have_one_batch(config: Config) -> Iterator[str]:
             "of potentials follows one distribution; write loss.plot.distribution=batch, or "
             "another transport"
         )
-    if config.trainer.coupling == "microbatch":
+    if (coupling := config.trainer.coupling) != "exact":
         yield (
-            "loss.plot.transport=dual with trainer.coupling=microbatch: the potentials follow the "
+            f"loss.plot.transport=dual with trainer.coupling={coupling}: the potentials follow the "
             "whole batch from step to step, not its parts; write trainer.coupling=exact"
         )
 
