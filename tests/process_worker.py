@@ -14,11 +14,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-sys.path.insert(0, str(Path(__file__).parent / "training"))
-
 from plot_exp.training.world import Processes
 
-from test_coupling import Run
+from coupling_runs import Run
 
 
 def main(folder: Path, jobs: list[dict]) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_coupling import Run
+from coupling_runs import Run
 
 WORKER = Path(__file__).parents[1] / "process_worker.py"
 
