@@ -20,6 +20,7 @@ from plot_exp.errors import UserError
 from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
 from plot_exp.losses.composite import Composite, build
 from plot_exp.models.policy import Policy
+from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
 from plot_exp.progress import choose
 from plot_exp.report import run as report
@@ -68,6 +69,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     _describe_run(config, run_dir, prepared)
     first_step = checkpoint_step(checkpoint) if checkpoint else 0
     tracker = Tracker(run_dir, config, resume_step=first_step if config.resume else None)
+    _describe_model(tracker, run_dir, prepared)
     exit_code = 1
     try:
         measurer = Measurer(config, prepared, reference, composite, context, bar)
@@ -145,6 +147,16 @@ def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
     write_json(run_dir / "data.json", prepared.facts)
 
 
+def _describe_model(tracker: Tracker, run_dir: Path, prepared: Prepared) -> None:
+    """Writes and logs what the policy is made of."""
+    summary = model_summary(prepared.start.policy, prepared.start.origin)
+    write_json(run_dir / "model_summary.json", summary)
+    columns = ["part", "type", "parameters", "trainable"]
+    rows = [[part[key] for key in columns] for part in summary["parts"]]
+    tracker.table("model", columns, rows, 0)
+    tracker.summary({f"model/{key}": value for key, value in summary.items() if key != "parts"})
+
+
 def _fit(
     config: Config,
     run_dir: Path,
@@ -207,6 +219,12 @@ def _fit(
 def _publish(tracker: Tracker, run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Sends to W&B what stands on disk."""
     tracker.summary(metrics)
+    if (run_dir / "samples.jsonl").is_file():
+        lines = (run_dir / "samples.jsonl").read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line]
+        columns = ["category", "before", "after", "verdict_before", "verdict_after", "chosen"]
+        shown = [[row["prompt"][-1]["content"], *(row[key] for key in columns)] for row in rows]
+        tracker.table("samples", ["prompt", *columns], shown, int(metrics["train/steps"]))
     for picture in sorted((run_dir / "plots").glob("*.png")):
         tracker.image(f"plots/{picture.stem}", picture)
     for name, kind in (
