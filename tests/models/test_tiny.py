@@ -23,7 +23,13 @@ from plot_exp.models.policy import Policy
 from plot_exp.progress import silent
 
 SHAPE = TinyConfig(
-    vocab_size=320, hidden_size=16, layers=1, heads=2, base_steps=6, base_batch_size=4
+    vocab_size=320,
+    hidden_size=16,
+    layers=1,
+    heads=2,
+    base_steps=6,
+    base_epochs=100,
+    base_batch_size=4,
 )
 
 
@@ -188,3 +194,10 @@ def test_a_killed_one_is_not_taken_for_whole(tmp_path, examples, spawn):
     assert all(folder.name.startswith(".unfinished-") for folder in left)
     folder = make(tmp_path, examples)
     assert same(weights(folder), weights(make(tmp_path / "alone", examples)))
+
+
+def test_few_texts_are_not_learned_by_heart():
+    config = TinyConfig(base_steps=700, base_epochs=5, base_batch_size=32)
+    assert tiny.base_steps(config, rows=5100) == 700
+    assert tiny.base_steps(config, rows=540) == 85
+    assert tiny.base_steps(config, rows=1) == 1

@@ -23,6 +23,7 @@ class TinyConfig(Section):
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
     base_steps: int = Field(700, ge=1)
+    base_epochs: float = Field(5.0, gt=0)
     base_batch_size: int = Field(32, ge=1)
     base_lr: float = Field(2e-3, gt=0)
     base_prompt_weight: float = Field(0.3, gt=0, le=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -198,14 +199,14 @@ def train_base(
     """
     rows = _rows(examples, ChatTokeniser(tokenizer), max_length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.base_lr, weight_decay=0.01)
+    steps = base_steps(config, len(rows))
+    # The schedule needs three steps to rise and fall in.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.base_lr, total_steps=config.base_steps, pct_start=0.1
+        optimizer, config.base_lr, total_steps=max(steps, 3), pct_start=0.1
     )
     model.train()
     batches = _base_batches(rows, config)
-    for _ in bar(
-        range(config.base_steps), "training the base model (once; it is kept in the cache)"
-    ):
+    for _ in bar(range(steps), "training the base model (once; it is kept in the cache)"):
         input_ids, weights = _padded(next(batches), config, tokenizer.pad_token_id)
         logits = model(input_ids=input_ids, attention_mask=(weights > 0).long()).logits
         losses = F.cross_entropy(
@@ -219,6 +220,12 @@ def train_base(
         optimizer.step()
         schedule.step()
     model.eval()
+
+
+def base_steps(config: TinyConfig, rows: int) -> int:
+    """Optimizer steps of the base: `base_steps`, or fewer where the texts are few."""
+    passes = math.ceil(config.base_epochs * rows / config.base_batch_size)
+    return min(config.base_steps, max(1, passes))
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
