@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plot_exp.config.dataset import DatasetConfig
@@ -55,6 +55,7 @@ def test_training_follows_the_weights_and_validation_is_whole(tmp_path: Path) ->
     ),
     st.none() | st.integers(1, 500),
 )
+@example({"a": (1, 1.0), "b": (1, 0.5), "c": (2, 3.0)}, 3)
 def test_shares_never_ask_for_more_than_is_there(
     given_sources: dict[str, tuple[int, float]], limit: int | None
 ) -> None:

@@ -94,7 +94,11 @@ def shares(sizes: dict[str, int], weights: dict[str, float], limit: int | None) 
         total = min(total, limit)
     whole = sum(weights.values())
     # Rounding down never asks for more than is there.
-    return {key: max(1, int(total * weight / whole + 1e-9)) for key, weight in weights.items()}
+    counts = {key: max(1, int(total * weight / whole + 1e-9)) for key, weight in weights.items()}
+    # What a small source is given beyond its share comes from the largest.
+    while limit is not None and sum(counts.values()) > max(limit, len(counts)):
+        counts[max(counts, key=lambda key: counts[key])] -= 1
+    return counts
 
 
 def _weighed(
