@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     LlamaConfig,
@@ -22,8 +23,14 @@ from transformers import (
 
 from plot_exp.data.examples import Message, Origin, PreferenceExample
 
-if not os.environ.get("CI"):
-    torch.set_num_threads(1)
+# A check of a change must not depend on luck or on how busy the machine is; at a desk new cases
+# are drawn each time.
+settings.register_profile("desk", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# Small tensors gain nothing from threads, and several test processes may share the machine.
+torch.set_num_threads(1)
 
 SENTENCES = [
     "Please tell me how many apples there are in the basket on the table.",
