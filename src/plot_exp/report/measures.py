@@ -20,7 +20,6 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "eval/demo/harmful_answer_rate": ("Harmful demo requests answered", "lower"),
     "eval/demo/benign_refusal_rate": ("Benign demo requests refused", "lower"),
-    "eval/benign_refusal_rate": ("Benign requests refused", "lower"),
     "eval/exact_match": ("Exact match of final answers", "higher"),
     "val/transport_distance": ("Transport distance to the preference distribution", ""),
     "eval/perplexity_under_reference": ("Perplexity under the reference", ""),

@@ -97,12 +97,12 @@ def accumulate(
     totals = world.add_totals(Totals.of([batch.responses for batch in microbatches]))
     spread = len(microbatches) > 1 or world.size > 1
     coupled = composite.coupled and spread
-    if coupled and (mode == "exact" or (mode == "carried" and not carried)):
+    last = carried if mode == "carried" else None
+    if coupled and not last and mode != "microbatch":
         return _exact(
             microbatches, score_policy, score_reference, composite, totals, pull_back, world
         )
-    from_last = coupled and mode == "carried" and carried
-    stale = _Stale(carried, world, len(microbatches)) if from_last and carried else None
+    stale = _Stale(last, world, len(microbatches)) if coupled and last else None
     parts, results = [], []
     for index, batch in enumerate(microbatches):
         outputs = score_policy(batch, index)
