@@ -75,7 +75,7 @@ class Bench:
 
         outcome = accumulate(
             batches,
-            score_policy=lambda batch, _: self.policy(batch, self.composite.request),
+            score_policy=lambda batch, *_: self.policy(batch, self.composite.request),
             score_reference=score_reference if self.composite.needs_reference else None,
             composite=self.composite,
             mode=mode,

@@ -29,7 +29,7 @@ from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.models.dropout import set_dropout
 from plot_exp.models.policy import Policy, frozen_copy
-from plot_exp.ops.scores import Request, Scores
+from plot_exp.ops.scores import Scores
 from plot_exp.training.coupling import Mode, Outcome, accumulate
 from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
 from plot_exp.training.part import Part
@@ -147,11 +147,12 @@ class Run:
             items = items[size:]
         first = 0 if world is None else sum(len(row) for row in by_rank[:rank])
 
-        def score_policy(batch: Batch, index: int) -> Scores:
+        request = self.composite.request
+
+        def score_policy(batch: Batch, index: int, reference: Scores | None) -> Scores:
             torch.manual_seed(first + index)
-            return self.policy(
-                batch, self.composite.request, dropout_seed=7 if self.dropout else None
-            )
+            dropout_seed = 7 if self.dropout else None
+            return self.policy(batch, request, dropout_seed, self.reference.states(reference))
 
         def pull_back(outputs: list[Tensor], gradients: dict[str, list[Tensor]]) -> None:
             weighted = {n: [weights[n] * g for g in rows] for n, rows in gradients.items()}
@@ -161,7 +162,7 @@ class Run:
 
         def score_reference(batch: Batch) -> Scores:
             with torch.no_grad():
-                return self.reference(batch, Request())
+                return self.reference(batch, request.of_reference())
 
         outcome = accumulate(
             batches,

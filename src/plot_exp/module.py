@@ -17,7 +17,7 @@ from plot_exp.data.collate import Batch
 from plot_exp.errors import RunError
 from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy
-from plot_exp.ops.scores import Request, Scores
+from plot_exp.ops.scores import Scores
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
@@ -168,18 +168,21 @@ class PreferenceModule(pl.LightningModule):
         weights = self.composite.weights
         reference = self.reference if self.composite.needs_reference else None
 
-        def score_policy(batch: Batch, index: int) -> Scores:
+        request = self.composite.request
+
+        def score_policy(batch: Batch, index: int, of_reference: Scores | None) -> Scores:
             place = self.world.rank * len(microbatches) + index
             torch.manual_seed(pass_seed(self.seed, self.completed_steps, place))
             dropped = (
                 pass_seed(self.seed, self.completed_steps, 0) if self.settings.dropout else None
             )
-            return self.policy(batch, self.composite.request, dropped)
+            states = None if reference is None else reference.states(of_reference)
+            return self.policy(batch, request, dropped, states)
 
         @torch.no_grad()
         def score_reference(batch: Batch) -> Scores:
             assert reference is not None
-            return reference(batch, Request())
+            return reference(batch, request.of_reference())
 
         def pull_back(outputs: list[Tensor], gradients: dict[str, list[Tensor]]) -> None:
             weighted = {

@@ -46,8 +46,14 @@ class RememberedReference:
         self.reference = reference
         self._known: dict[int, tuple[Batch, Scores]] = {}
 
-    def scores(self, batch: Batch) -> Scores:
-        """Its scores of a batch, on the reference's device."""
+    def scores(self, batch: Batch, request: Request | None = None) -> Scores:
+        """Its scores of a batch, on the reference's device.
+
+        Args:
+            request: what more is needed of it; too large to remember, so scored each time.
+        """
+        if request is not None and request.tokens:
+            return self.reference(batch.to(self.reference.device), request)
         if id(batch) not in self._known:
             found = self.reference(batch.to(self.reference.device), Request())
             self._known[id(batch)] = (batch, found)
@@ -72,8 +78,10 @@ def score_examples(
     training = policy.training
     policy.eval()
     for batch in batches:
-        found = policy(batch.to(policy.device), request or Request())
-        reference_scores = reference.scores(batch)
+        request = request or Request()
+        reference_scores = reference.scores(batch, request.of_reference())
+        states = reference.reference.states(reference_scores)
+        found = policy(batch.to(policy.device), request, reference=states)
         if each is not None:
             each(batch, found, reference_scores)
         sums = found.sums().double().cpu().numpy()

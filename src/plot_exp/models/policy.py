@@ -13,7 +13,7 @@ from plot_exp.errors import UserError
 from plot_exp.models.dropout import use_token_keys
 from plot_exp.ops.head import Head
 from plot_exp.ops.scores import Request, Scores
-from plot_exp.ops.scoring import score
+from plot_exp.ops.scoring import ReferenceStates, score
 
 
 class Policy(nn.Module):
@@ -32,14 +32,30 @@ class Policy(nn.Module):
         self.head = Head(model.get_output_embeddings(), model.config)
         self._check_head()
 
-    def forward(self, batch: Batch, request: Request, dropout_seed: int | None = None) -> Scores:
+    def forward(
+        self,
+        batch: Batch,
+        request: Request,
+        dropout_seed: int | None = None,
+        reference: ReferenceStates | None = None,
+    ) -> Scores:
         """Scores the batch's responses.
 
         Args:
             dropout_seed: of the masks by token, where dropout is on; None for torch's own.
+            reference: what `states` of the reference gave for this batch, where asked for.
         """
         use_token_keys(None if dropout_seed is None else batch.token_keys, dropout_seed or 0)
-        return score(self.model.get_decoder(), self.head, batch, request)
+        return score(self.model.get_decoder(), self.head, batch, request, reference)
+
+    def states(self, scores: Scores | None) -> ReferenceStates | None:
+        """What another policy's KL to this one reads, of this one's scores of the same batch.
+
+        None where the scores were not asked for it (`Request.of_reference`).
+        """
+        if scores is None or "predicting_hidden" not in scores.tokens:
+            return None
+        return ReferenceStates(scores.tokens["predicting_hidden"], self.head)
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that an optimizer moves."""

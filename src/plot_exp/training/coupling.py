@@ -24,7 +24,7 @@ from plot_exp.training.part import Part
 from plot_exp.training.world import World
 
 Mode = Literal["exact", "carried", "microbatch"]
-ScoreBatch = Callable[[Batch, int], Scores]
+ScoreBatch = Callable[[Batch, int, Scores | None], Scores]
 TermGradients = dict[str, list[Tensor]]
 PullBack = Callable[[list[Tensor], TermGradients], None]
 
@@ -86,8 +86,8 @@ def accumulate(
     together, and the gradients of the processes add up to its gradient.
 
     Args:
-        score_policy: called with a microbatch and its index, under grad mode or not; it sets the
-            random state, so that two calls on one microbatch agree.
+        score_policy: called with a microbatch, its index and the reference's scores of it, under
+            grad mode or not; it sets the random state, so that two calls on one microbatch agree.
         carried: the parts of the last step, read in `mode="carried"`; None makes it exact.
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
@@ -105,8 +105,9 @@ def accumulate(
     stale = _Stale(last, world, len(microbatches)) if coupled and last else None
     parts, results = [], []
     for index, batch in enumerate(microbatches):
-        outputs = score_policy(batch, index)
-        part = Part(outputs.detach(), _reference(score_reference, batch), batch.responses)
+        reference = _reference(score_reference, batch)
+        outputs = score_policy(batch, index, reference)
+        part = _part(outputs, reference, batch)
         parts.append(part)
         found, gradients = _one_pass(composite, part, totals, index, spread, stale)
         results.append(found)
@@ -120,6 +121,12 @@ def _reference(score_reference: Callable[[Batch], Scores] | None, batch: Batch) 
     return None if score_reference is None else score_reference(batch)
 
 
+def _part(outputs: Scores, reference: Scores | None, batch: Batch) -> Part:
+    """What the terms read; the reference's states have served once the policy is scored."""
+    kept = None if reference is None else replace(reference, tokens={})
+    return Part(outputs.detach(), kept, batch.responses)
+
+
 def _exact(
     microbatches: Sequence[Batch],
     score_policy: ScoreBatch,
@@ -131,12 +138,12 @@ def _exact(
 ) -> Outcome:
     """One pass where this process has one microbatch, whose graph is kept; else two."""
     one_pass = len(microbatches) == 1
-    parts, outputs = [], []
+    parts, outputs, references = [], [], []
     for index, batch in enumerate(microbatches):
+        references.append(_reference(score_reference, batch))
         with torch.set_grad_enabled(one_pass):
-            outputs.append(score_policy(batch, index))
-        reference = _reference(score_reference, batch)
-        parts.append(Part(outputs[-1].detach(), reference, batch.responses))
+            outputs.append(score_policy(batch, index, references[-1]))
+        parts.append(_part(outputs[-1], references[-1], batch))
     gathered, first = world.gather(parts)
     whole = Part.concatenate(gathered)
     results, gradients = leaf_gradients(composite, list(composite.terms), whole, totals)
@@ -146,7 +153,7 @@ def _exact(
         for name, gradient in gradients.items()
     }
     for index, batch in enumerate(microbatches):
-        graph = outputs[index] if one_pass else score_policy(batch, index)
+        graph = outputs[index] if one_pass else score_policy(batch, index, references[index])
         pull_back(graph.tensors(), {name: rows[first + index] for name, rows in split.items()})
     return Outcome(results, gathered, True)
 
