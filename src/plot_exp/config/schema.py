@@ -30,11 +30,33 @@ class TinyConfig(Section):
     base_seed: int = Field(0, ge=0, le=LARGEST)
 
 
+class LoRAConfig(Section):
+    """Low-rank adapters, arXiv 2106.09685, trained beside frozen weights.
+
+    Attributes:
+        rank: null trains every weight.
+        alpha: the adapter's scale times its rank (its root with `rslora`); null for twice the rank.
+        dropout: of the adapter's input.
+        target_modules: `all-linear` (the head left out), or names of linear layers.
+        rslora: scale by the root of the rank, arXiv 2312.03732.
+        dora: train magnitudes apart from directions, arXiv 2402.09353.
+        export: `merged` into the weights, or the `adapter` alone.
+    """
+
+    rank: int | None = Field(None, ge=1)
+    alpha: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+    export: Literal["merged", "adapter"] = "merged"
+
+
 class ModelConfig(Section):
     """The policy's start.
 
     Attributes:
-        name: `tiny`, a hub id, or a directory that `save_pretrained` wrote.
+        name: `tiny`, a hub id, or a directory that `save_pretrained` wrote, an adapter's included.
         weights: `pretrained`, or `random` for the shape alone.
         chat_template: a file with a Jinja template, where the model has none or the wrong one.
     """
@@ -45,6 +67,7 @@ class ModelConfig(Section):
     revision: str | None = None
     trust_remote_code: bool = False
     chat_template: str | None = None
+    lora: LoRAConfig = LoRAConfig()
     tiny: TinyConfig = TinyConfig()
 
     @field_validator("name", mode="before")
@@ -65,13 +88,15 @@ class TrainerConfig(Section):
         coupling: what batch-coupled terms see under accumulation.
         on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
         dropout: the probability that every dropout of the model gets.
+        activation_checkpointing: keep only the layers' inputs and run each layer again in the
+            backward pass; the same gradients in less memory.
         validate_every: steps between validations; null for the end only.
         checkpoint_every: steps between checkpoints.
         log_term_gradients: measure each term's own gradient norm at log steps.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
-    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     max_steps: int | None = Field(None, ge=1, le=LARGEST)
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(16, ge=1)
@@ -80,6 +105,7 @@ class TrainerConfig(Section):
     gradient_clip: float = Field(1.0, gt=0)
     on_nonfinite: Literal["stop", "skip"] = "stop"
     dropout: float = Field(0.0, ge=0, lt=1)
+    activation_checkpointing: bool = False
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1)
     validation_batch_size: int = Field(32, ge=1)
@@ -135,6 +161,8 @@ class Config(Section):
     Attributes:
         name: the run's name: the folder under `outputs/`, the W&B name.
         reference: `policy` for the policy's start, or a model id or directory of its own.
+        reference_form: a copy of its own, the policy with its adapter off, or its scores computed
+            once and kept in `cache_dir`; `auto` chooses and says what.
         resume: a run directory to go on with.
         run: a finished run directory, for `task=evaluate` and `task=export`.
         runs: a directory of finished runs, for `task=report`.
@@ -152,6 +180,7 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     logger: LoggerConfig = LoggerConfig()
     reference: str = "policy"
+    reference_form: Literal["auto", "copy", "adapter_off", "cached"] = "auto"
     resume: str | None = None
     run: str | None = None
     runs: str | None = None
