@@ -15,12 +15,9 @@ from plot_exp.config.losses import (
     AOTConfig,
     AOTUnpairedConfig,
     DEFTConfig,
-    DPOConfig,
-    JSConfig,
     KLConfig,
     MSEConfig,
     PLOTConfig,
-    PROConfig,
     SFTConfig,
     ULDConfig,
 )
@@ -76,21 +73,18 @@ def facts() -> Context:
 
 
 SECTIONS = {
-    "dpo": DPOConfig(),
+    **{name: section() for name, section in TERMS.items()},
     "sft": SFTConfig(weight=0.5),
     "aot": AOTConfig(beta=0.3),
     "aot_unpaired": AOTUnpairedConfig(relaxation="least_squares"),
-    "pro": PROConfig(),
     "plot": PLOTConfig(alpha=2.0, side="both"),
     "plot_response": PLOTConfig(distribution="response"),
     "plot_position": PLOTConfig(distribution="position"),
     "plot_exact": PLOTConfig(transport="exact"),
     # The floor lies among the batch's mean log-probabilities, so that both sides of it occur.
     "deft": DEFTConfig(side="both", floor=-4.3),
-    "kl": KLConfig(),
     "kl_position": KLConfig(direction="reverse", transform="softmax", distribution="position"),
     "kl_reverse": KLConfig(direction="reverse", transform="softmax"),
-    "js": JSConfig(),
     "mse": MSEConfig(reduction="sum"),
     "uld": ULDConfig(distribution="response"),
     "uld_batch": ULDConfig(),

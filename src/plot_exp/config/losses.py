@@ -13,27 +13,15 @@ from pydantic import Field, create_model
 
 from plot_exp.config.base import Section
 from plot_exp.config.nearest import known
+from plot_exp.config.relatives import (
+    CPOConfig,
+    DPOPConfig,
+    IPOConfig,
+    ORPOConfig,
+    SimPOConfig,
+)
+from plot_exp.config.terms import Term, TermConfig
 from plot_exp.errors import UserError
-
-
-class Term(Section):
-    """What is known of a term before any tensor exists.
-
-    Attributes:
-        needs_pairs: the term compares responses to one prompt, best against others.
-        needs_rejected: the term needs rejected or undesirable responses, to any prompt.
-        auxiliary: meant to be added to another term.
-    """
-
-    needs_pairs: ClassVar[bool] = False
-    needs_rejected: ClassVar[bool] = False
-    auxiliary: ClassVar[bool] = False
-
-
-class TermConfig(Term):
-    """A term whose factor in the sum is called `weight`."""
-
-    weight: float = Field(1.0, ge=0)
 
 
 class SFTConfig(TermConfig):
@@ -208,6 +196,11 @@ TERMS: dict[str, type[Term]] = {
     "aot": AOTConfig,
     "aot_unpaired": AOTUnpairedConfig,
     "pro": PROConfig,
+    "ipo": IPOConfig,
+    "simpo": SimPOConfig,
+    "cpo": CPOConfig,
+    "orpo": ORPOConfig,
+    "dpop": DPOPConfig,
     "plot": PLOTConfig,
     "deft": DEFTConfig,
     "kl": KLConfig,

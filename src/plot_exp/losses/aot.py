@@ -20,7 +20,6 @@ class AOT(Term):
     """
 
     needs_reference: ClassVar[bool] = True
-    needs_pairs: ClassVar[bool] = True
     coupled: bool = True
 
     def __init__(self, config: AOTConfig, context: Context) -> None:

@@ -78,7 +78,6 @@ class Term(nn.Module):
 
     Class attributes:
         needs_reference: reads the reference's scores.
-        needs_pairs: is zero without a chosen and a rejected response to one prompt.
         coupled: its value on a batch is not the sum of its values on the batch's parts, so it
             must see the whole batch's scores.
         auxiliary: meant to be added to another objective; gradient shares are taken of the
@@ -94,7 +93,6 @@ class Term(nn.Module):
     """
 
     needs_reference: ClassVar[bool] = False
-    needs_pairs: ClassVar[bool] = False
     coupled: bool = False
     auxiliary: ClassVar[bool] = False
 

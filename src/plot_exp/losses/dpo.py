@@ -34,7 +34,6 @@ class DPO(Term):
     """
 
     needs_reference: ClassVar[bool] = True
-    needs_pairs: ClassVar[bool] = True
 
     def __init__(self, config: DPOConfig, context: Context) -> None:
         super().__init__(config.weight)

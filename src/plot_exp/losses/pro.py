@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -44,8 +42,6 @@ class PRO(Term):
     Works without a reference, for rankings of different sizes in one batch; an example with one
     response has nothing to rank and does not count.
     """
-
-    needs_pairs: ClassVar[bool] = True
 
     def __init__(self, config: PROConfig, context: Context) -> None:
         super().__init__(config.weight)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from torch import Tensor
+
 from plot_exp.config.losses import SFTConfig
 from plot_exp.data.collate import Responses
 from plot_exp.losses.base import Term, TermResult, Totals
@@ -9,12 +13,22 @@ from plot_exp.losses.context import Context
 from plot_exp.ops.scores import Scores
 
 
-class SFT(Term):
-    """Negative log-likelihood of the chosen responses, per token.
+def negative_log_likelihood(
+    policy: Scores, responses: Responses, totals: Totals, reduction: Literal["token", "sequence"]
+) -> Tensor:
+    """Negative log-likelihood of the chosen responses, a scalar.
 
     `token`: −Σ_w s(y_w) / Σ_w |y_w| over the optimizer's whole batch.
     `sequence`: the mean over responses of −s(y_w) / |y_w|.
     """
+    chosen = responses.chosen
+    if reduction == "token":
+        return -policy.sums()[chosen].sum() / max(totals.tokens["chosen"], 1)
+    return -policy.means()[chosen].sum() / max(totals.responses["chosen"], 1)
+
+
+class SFT(Term):
+    """`negative_log_likelihood`, per token or per response."""
 
     def __init__(self, config: SFTConfig, context: Context) -> None:
         super().__init__(config.weight)
@@ -23,10 +37,7 @@ class SFT(Term):
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
     ) -> TermResult:
-        chosen = responses.chosen
-        if self.reduction == "token":
-            return TermResult(-policy.sums()[chosen].sum() / max(totals.tokens["chosen"], 1))
-        return TermResult(-policy.means()[chosen].sum() / max(totals.responses["chosen"], 1))
+        return TermResult(negative_log_likelihood(policy, responses, totals, self.reduction))
 
 
 TERM = SFT
