@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from hydra import version
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from plot_exp.config.choices import ChoicesSource, conf_dir, groups
+from plot_exp.config.grids import grid_points
 from plot_exp.config.losses import parse_terms
 from plot_exp.config.overrides import check_overrides, explain_failure
 from plot_exp.config.problems import validated
@@ -40,8 +40,14 @@ def point_folder(override_dirname: str) -> str:
     return f"{name[:LONGEST_FOLDER]}-{digest}"
 
 
-# At import, so that a launcher's worker process has it too.
+def sweep_folder(name: str, size: str | None) -> str:
+    """The folder of a sweep: its name, and its size where that is not the demo's."""
+    return name if size in (None, "demo") else f"{name}-{size}"
+
+
+# At import, so that a launcher's worker process has them too.
 OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
+OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
 
 
 @contextmanager
@@ -128,9 +134,14 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 def points(master: DictConfig) -> list[list[str]]:
     """The overrides of every point of a sweep; empty where the sweeper chooses as it goes."""
     sweeper = master.hydra.sweeper
-    if not sweeper.get("_target_", "").endswith("BasicSweeper"):
+    kind = str(sweeper.get("_target_", "")).rpartition(".")[2]
+    params = dict(sweeper.get("params") or {})
+    parser = OverridesParser.create()
+    task = parser.parse_overrides(list(master.hydra.overrides.task))
+    if kind == "GridSweeper":
+        found = grid_points(params, sweeper.get("grids") or {}, task)
+    elif kind == "BasicSweeper":
+        found = grid_points(params, {}, task)
+    else:
         return []
-    texts = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*texts, *master.hydra.overrides.task])
-    batches = BasicSweeper.split_arguments(parsed, None)
-    return [[*master.hydra.overrides.hydra, *point] for batch in batches for point in batch]
+    return [[*master.hydra.overrides.hydra, *point] for point in found]

@@ -16,7 +16,7 @@ from plot_exp.config.nearest import known, nearest
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
 
-OPTIONAL_GROUPS = ("experiment",)
+OPTIONAL_GROUPS = ("experiment", "size", "sweep")
 
 
 def check_overrides(
