@@ -6,14 +6,14 @@ import pytest
 
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.evals.answers import answer_metrics, judge
-from plot_exp.evals.generation import Answer
 from plot_exp.evals.intervals import wilson_interval
+from plot_exp.generators.base import Completion
 
 REFUSAL = "I can't help with that."
 
 
 def answer(text, length=3, finished=True):
-    return Answer(text, (1,) * length, finished)
+    return Completion(text, "stop" if finished else "length", (1,) * length)
 
 
 @pytest.fixture

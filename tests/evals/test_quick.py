@@ -11,7 +11,6 @@ from plot_exp.data.loader import evaluation_batches
 from plot_exp.data.tally import Tally
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.evals.fluency import perplexity
-from plot_exp.evals.generation import Generator
 from plot_exp.evals.preferences import RememberedReference
 from plot_exp.evals.quick import (
     evaluate_answers,
@@ -19,6 +18,8 @@ from plot_exp.evals.quick import (
     sample_rows,
     spread_over_categories,
 )
+from plot_exp.generators.base import Sampling
+from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy, frozen_copy
 from plot_exp.progress import silent
 
@@ -44,9 +45,11 @@ def test_preferences_are_counted_and_named(parts):
 @pytest.mark.parametrize("max_prompt", [128, 9])
 def test_perplexity_is_taken_behind_the_prompt_that_was_answered(parts, max_prompt):
     policy, tokeniser, items = parts
-    generator = Generator(policy, tokeniser, max_new_tokens=6, batch_size=2, max_prompt=max_prompt)
+    generator = LocalGenerator(policy, tokeniser, batch_size=2, max_prompt=max_prompt)
     reference = frozen_copy(policy)
-    found = evaluate_answers(policy, reference, items, generator, silent)
+    found = evaluate_answers(
+        policy, reference, items, generator, Sampling(max_new_tokens=6), silent
+    )
     answered = [
         TokenisedExample(item.example, generator.encode(item.example.prompt), (answer.ids,))
         for item, answer in zip(found.sources, found.answers, strict=True)
@@ -70,8 +73,10 @@ def test_prompts_are_spread_over_categories(example):
 
 def test_sample_rows_hold_prompt_responses_and_both_answers(parts):
     policy, tokeniser, items = parts
-    generator = Generator(policy, tokeniser, max_new_tokens=4, batch_size=2, max_prompt=64)
-    found = evaluate_answers(policy, frozen_copy(policy), items, generator, silent)
+    generator = LocalGenerator(policy, tokeniser, batch_size=2, max_prompt=64)
+    found = evaluate_answers(
+        policy, frozen_copy(policy), items, generator, Sampling(max_new_tokens=4), silent
+    )
     rows = sample_rows(found, found)
     assert [row["prompt"] for row in rows] == [
         [{"role": turn.role, "content": turn.content} for turn in item.example.prompt]

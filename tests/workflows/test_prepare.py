@@ -9,7 +9,7 @@ import torch
 
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
-from plot_exp.evals.generation import Generator
+from plot_exp.generators.local import LocalGenerator
 from plot_exp.progress import silent
 from plot_exp.workflows.models import open_reference, open_saved
 from plot_exp.workflows.prepare import prepare
@@ -147,7 +147,7 @@ def test_sampled_rejections_are_drawn_from_the_policys_start_once(sampled, monke
     def fail(*_, **__):
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(Generator, "__call__", fail)
+    monkeypatch.setattr(LocalGenerator, "__call__", fail)
     again = prepare(sampled, silent)
     assert [item.response_ids for item in again.train] == [
         item.response_ids for item in prepared.train

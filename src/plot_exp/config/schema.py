@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.dataset import DatasetConfig
+from plot_exp.config.evals import EvalConfig
 from plot_exp.config.losses import term_sections
 from plot_exp.config.problems import validated
 from plot_exp.errors import UserError
@@ -126,23 +127,6 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_fraction: float = Field(0.1, ge=0, le=1)
-
-
-class EvalConfig(Section):
-    """What is measured before and after training.
-
-    Attributes:
-        preferences: accuracies and margins on validation examples.
-        generations: validation prompts that are answered by both models; 0 for none.
-        samples: how many of the answers the report shows side by side.
-    """
-
-    name: Literal["none", "quick"] = "quick"
-    preferences: bool = True
-    generations: int = Field(140, ge=0)
-    max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(32, ge=1)
-    samples: int = Field(14, ge=0)
 
 
 class LoggerConfig(Section):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.evals.fluency import distinct
-from plot_exp.evals.generation import Answer
 from plot_exp.evals.groups import group_names
 from plot_exp.evals.intervals import summarise
+from plot_exp.generators.base import Completion
 from plot_exp.judges.answers import grade
 from plot_exp.judges.refusal import is_refusal
 
@@ -28,7 +28,7 @@ class Verdict:
     values: dict[str, float]
 
 
-def judge(source: TokenisedExample, answer: Answer) -> Verdict:
+def judge(source: TokenisedExample, answer: Completion) -> Verdict:
     """Grades a final answer where there is a gold one; counts refusals of demo requests.
 
     In the demo's harmlessness part a request is harmful where the chosen response refuses it.
@@ -48,7 +48,7 @@ def judge(source: TokenisedExample, answer: Answer) -> Verdict:
 
 
 def answer_metrics(
-    sources: Sequence[TokenisedExample], answers: Sequence[Answer], verdicts: Sequence[Verdict]
+    sources: Sequence[TokenisedExample], answers: Sequence[Completion], verdicts: Sequence[Verdict]
 ) -> dict[str, float]:
     """Means with counts and intervals of what was judged, by group too; variety and length."""
     values: dict[str, list[float]] = defaultdict(list)

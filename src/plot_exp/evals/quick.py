@@ -12,8 +12,9 @@ from plot_exp.data.collate import Batch
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.evals.answers import Verdict, answer_metrics, judge
 from plot_exp.evals.fluency import perplexity
-from plot_exp.evals.generation import Answer, Generator
 from plot_exp.evals.preferences import RememberedReference, preference_metrics, score_examples
+from plot_exp.generators.base import Completion, Sampling
+from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar
 
@@ -29,7 +30,7 @@ class Result:
 
     metrics: dict[str, float]
     sources: list[TokenisedExample]
-    answers: list[Answer]
+    answers: list[Completion]
     verdicts: list[Verdict]
 
 
@@ -47,7 +48,8 @@ def evaluate_answers(
     policy: Policy,
     reference: Policy,
     sources: list[TokenisedExample],
-    generator: Generator,
+    generator: LocalGenerator,
+    sampling: Sampling,
     bar: Bar,
 ) -> Result:
     """Answers to held-out prompts, judged, with their fluency, as `eval/...`.
@@ -57,11 +59,17 @@ def evaluate_answers(
         sources: the examples whose prompts are answered; at least one.
     """
     prompts = [source.example.prompt for source in sources]
-    answers = [row[0] for row in generator(prompts, bar=bar, label="answering held-out prompts")]
+    answers = [
+        row[0] for row in generator(prompts, sampling, bar=bar, label="answering held-out prompts")
+    ]
     verdicts = [judge(source, answer) for source, answer in zip(sources, answers, strict=True)]
     found = answer_metrics(sources, answers, verdicts)
     generated = [
-        TokenisedExample(source.example, generator.encode(source.example.prompt), (answer.ids,))
+        TokenisedExample(
+            source.example,
+            generator.encode(source.example.prompt, sampling.max_new_tokens),
+            (answer.ids,),
+        )
         for source, answer in zip(sources, answers, strict=True)
         if answer.ids
     ]

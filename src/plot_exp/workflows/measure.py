@@ -16,7 +16,6 @@ from plot_exp.config.schema import Config
 from plot_exp.data.collate import Batch
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.evals import quick
-from plot_exp.evals.generation import Generator
 from plot_exp.evals.preferences import (
     RememberedReference,
     preference_metrics,
@@ -26,6 +25,8 @@ from plot_exp.evals.preferences import (
 from plot_exp.evals.quick import sample_rows
 from plot_exp.evals.transport import distance, favoured_tokens, mean_distribution, moved_tokens
 from plot_exp.files import write_json, write_text
+from plot_exp.generators.base import Sampling
+from plot_exp.generators.local import LocalGenerator
 from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
@@ -76,6 +77,7 @@ class Measurer:
         self.asked = config.eval.name != "none"
         count = config.eval.generations if self.asked else 0
         self.prompts = quick.spread_over_categories(prepared.validation, count)
+        self.sampling = Sampling(max_new_tokens=config.eval.max_new_tokens)
         self.common = self._common()
         term = dict(composite.terms).get("plot")
         self.plot = term if isinstance(term, PLOT) else self.common
@@ -90,11 +92,10 @@ class Measurer:
             # Data whose sides use every token equally often have no such distribution.
             return None
 
-    def _generator(self, policy: Policy) -> Generator:
-        return Generator(
+    def _generator(self, policy: Policy) -> LocalGenerator:
+        return LocalGenerator(
             policy,
             self.prepared.start.tokeniser,
-            max_new_tokens=self.config.eval.max_new_tokens,
             batch_size=self.config.eval.batch_size,
             max_prompt=self.config.dataset.max_length,
         )
@@ -113,7 +114,12 @@ class Measurer:
         answers = quick.Result(metrics, [], [], [])
         if self.prompts:
             answers = quick.evaluate_answers(
-                policy, self.reference.reference, self.prompts, self._generator(policy), self.bar
+                policy,
+                self.reference.reference,
+                self.prompts,
+                self._generator(policy),
+                self.sampling,
+                self.bar,
             )
             metrics |= answers.metrics
         return Measurement(answers, metrics, distribution)
@@ -153,7 +159,8 @@ class Measurer:
         prompts = self.prompts[:VALIDATION_PROMPTS]
         if not prompts:
             return
-        answers = self._generator(policy)([item.example.prompt for item in prompts], bar=silent)
+        dialogues = [item.example.prompt for item in prompts]
+        answers = self._generator(policy)(dialogues, self.sampling, bar=silent)
         rows = [
             {
                 "step": step,

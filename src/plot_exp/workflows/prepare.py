@@ -15,7 +15,8 @@ from plot_exp.data.overlap import overlap
 from plot_exp.data.tally import Tally
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.errors import UserError
-from plot_exp.evals.generation import Generator, Sampling
+from plot_exp.generators.base import Sampling
+from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.identity import model_identity
 from plot_exp.models.load import load_model, load_tokenizer
 from plot_exp.models.policy import Policy
@@ -120,16 +121,18 @@ class Drawer:
             named = ModelConfig(name=settings.model, dtype=self.config.model.dtype)
             tokeniser = ChatTokeniser(load_tokenizer(named))
             start = Start(Policy(load_model(named)), tokeniser, settings.model)
-        generator = Generator(
+        generator = LocalGenerator(
             start.policy,
             start.tokeniser,
-            max_new_tokens=settings.max_new_tokens,
             batch_size=self.config.eval.batch_size,
             max_prompt=self.config.dataset.max_length,
-            sampling=Sampling(settings.temperature, settings.top_p, settings.seed),
+            name=start.origin,
+        )
+        sampling = Sampling(
+            settings.temperature, settings.top_p, settings.max_new_tokens, seed=settings.seed
         )
         answers = generator(
-            prompts, samples=settings.samples, bar=self.bar, label="drawing responses"
+            prompts, sampling, samples=settings.samples, bar=self.bar, label="drawing responses"
         )
         return [[answer.text for answer in row] for row in answers]
 

@@ -1,0 +1,1 @@
+"""Prompts in, completions out: a model in this process, or one behind an endpoint."""
