@@ -22,13 +22,15 @@ from plot_exp.config.losses import (
     ULDConfig,
 )
 from plot_exp.data.collate import Batch, collate_padded
+from plot_exp.data.mismatched import Mismatch
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.models.dropout import set_dropout
 from plot_exp.models.policy import Policy, frozen_copy
-from plot_exp.ops.scores import Scores
+from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Mode, Outcome, accumulate
 from plot_exp.training.gradients import TermGradientMeter, add_term_gradients
+from plot_exp.training.mismatched import mismatched_log_ratio
 from plot_exp.training.part import Part
 from plot_exp.training.world import World
 
@@ -167,5 +169,20 @@ class Run:
             carried=carried,
             pull_back=pull_back,
             world=world,
+            mismatched=self.mismatched(batches, world),
         )
         return outcome, [parameter.grad.clone() for parameter in self.policy.parameters()]
+
+    def mismatched(self, batches: list[Batch], world: World | None) -> Tensor | None:
+        """What KTO's reference point is made of, where the loss needs it."""
+        if not self.composite.needs_mismatched:
+            return None
+        seed = 7 if self.dropout else None
+        return mismatched_log_ratio(
+            batches,
+            Mismatch(partial(collate_padded, pad_id=0), max_length=64),
+            lambda batch: self.policy(batch, Request(), seed),
+            lambda batch: self.reference(batch, Request()),
+            self.policy.device,
+            world,
+        )

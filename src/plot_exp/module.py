@@ -14,14 +14,17 @@ from torch import Tensor
 
 from plot_exp.config.schema import OptimizerConfig, TrainerConfig
 from plot_exp.data.collate import Batch
+from plot_exp.data.mismatched import Mismatch
 from plot_exp.errors import RunError
 from plot_exp.losses.composite import Composite
-from plot_exp.models.policy import Policy
-from plot_exp.ops.scores import Scores
+from plot_exp.models.policy import Policy, frozen_names
+from plot_exp.models.reference import Reference
+from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import Throughput, response_metrics, term_metrics
+from plot_exp.training.mismatched import mismatched_log_ratio
 from plot_exp.training.part import Part
 from plot_exp.training.world import World, current_world
 
@@ -42,6 +45,7 @@ class PreferenceModule(pl.LightningModule):
         steps: optimizer steps of the run, for the schedule.
         seed: with the step and microbatch it determines all random state of a pass.
         log: receives metrics at log steps.
+        mismatch: makes the batches of KTO's extra pass; None where no term needs it.
         validate: called every `trainer.validate_every` steps with the step; its metrics are
             logged with the step's own.
     """
@@ -49,7 +53,7 @@ class PreferenceModule(pl.LightningModule):
     def __init__(
         self,
         policy: Policy,
-        reference: Policy | None,
+        reference: Reference | None,
         composite: Composite,
         *,
         trainer_config: TrainerConfig,
@@ -57,6 +61,7 @@ class PreferenceModule(pl.LightningModule):
         steps: int,
         seed: int,
         log: Log,
+        mismatch: Mismatch | None = None,
         validate: Validate | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +75,7 @@ class PreferenceModule(pl.LightningModule):
         self.steps = steps
         self.seed = seed
         self._log, self._validate = log, validate
+        self.mismatch = mismatch
         self.completed_steps = self.skipped_steps = 0
         self.shares = {
             name: GradientShare(term)
@@ -82,7 +88,7 @@ class PreferenceModule(pl.LightningModule):
         self.latest: dict[str, float] = {}
 
     @property
-    def reference(self) -> Policy | None:
+    def reference(self) -> Reference | None:
         """The frozen reference, on the policy's device."""
         (reference,) = self._reference
         if reference is not None and reference.device != self.policy.device:
@@ -203,6 +209,26 @@ class PreferenceModule(pl.LightningModule):
             carried=self.carried,
             pull_back=pull_back,
             world=self.world,
+            mismatched=self._mismatched(microbatches),
+        )
+
+    def _mismatched(self, microbatches: list[Batch]) -> Tensor | None:
+        """What KTO's reference point is made of, with this step's own random state."""
+        if not self.composite.needs_mismatched:
+            return None
+        reference = self.reference
+        assert reference is not None
+        assert self.mismatch is not None
+        seed = pass_seed(self.seed, self.completed_steps, 0)
+        torch.manual_seed(seed)
+        dropped = seed if self.settings.dropout else None
+        return mismatched_log_ratio(
+            microbatches,
+            self.mismatch,
+            lambda batch: self.policy(batch, Request(), dropped),
+            lambda batch: reference(batch, Request()),
+            self.policy.device,
+            self.world,
         )
 
     def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:

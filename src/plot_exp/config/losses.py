@@ -17,6 +17,7 @@ from plot_exp.config.relatives import (
     CPOConfig,
     DPOPConfig,
     IPOConfig,
+    KTOConfig,
     ORPOConfig,
     SimPOConfig,
 )
@@ -201,6 +202,7 @@ TERMS: dict[str, type[Term]] = {
     "cpo": CPOConfig,
     "orpo": ORPOConfig,
     "dpop": DPOPConfig,
+    "kto": KTOConfig,
     "plot": PLOTConfig,
     "deft": DEFTConfig,
     "kl": KLConfig,

@@ -14,7 +14,7 @@ from plot_exp.ops.scores import Request, Scores, Side
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the optimizer's whole batch, every device and microbatch; denominators.
+    """Facts of the optimizer's whole batch, every device and microbatch; most are denominators.
 
     They are known before any pass, so a term that is a sum over examples, pairs or tokens needs
     no second one.
@@ -22,6 +22,8 @@ class Totals:
     Attributes:
         pairs: the best response of each ranking against every other one.
         rankings: examples with two ranked responses or more.
+        mismatched: the mean of s − s_ref over prompts with responses to other prompts of the
+            batch, where a term needs it and there are any.
     """
 
     examples: int
@@ -29,6 +31,7 @@ class Totals:
     rankings: int
     responses: dict[Side, int]
     tokens: dict[Side, int]
+    mismatched: Tensor | None = None
 
     @staticmethod
     def of(parts: Sequence[Responses]) -> Totals:
@@ -78,6 +81,7 @@ class Term(nn.Module):
 
     Class attributes:
         needs_reference: reads the reference's scores.
+        needs_mismatched: reads `totals.mismatched`, which costs an extra pass of both models.
         coupled: its value on a batch is not the sum of its values on the batch's parts, so it
             must see the whole batch's scores.
         auxiliary: meant to be added to another objective; gradient shares are taken of the
@@ -93,6 +97,7 @@ class Term(nn.Module):
     """
 
     needs_reference: ClassVar[bool] = False
+    needs_mismatched: ClassVar[bool] = False
     coupled: bool = False
     auxiliary: ClassVar[bool] = False
 

@@ -31,6 +31,7 @@ class Composite(nn.Module):
             request = request | term.request
         self.request = request
         self.needs_reference = any(term.needs_reference for term in terms.values())
+        self.needs_mismatched = any(term.needs_mismatched for term in terms.values())
         self.coupled = any(term.coupled for term in terms.values())
         plain = [name for name, term in terms.items() if not term.auxiliary]
         self.vanilla = (plain or list(terms))[0]

@@ -12,7 +12,7 @@ from plot_exp.ops.scores import Scores
 
 
 class CPO(Term):
-    """Mean over pairs of −log σ(β(s_w − s_l)), plus NLL_w (arXiv 2401.08417, equation 7).
+    """Mean over pairs of −log σ(β(s_w − s_l)), plus NLL_w (arXiv 2401.08417).
 
     The first part is `dpo_loss` under a uniform reference. It takes token sums, so of two
     responses the shorter one starts ahead. The likelihood is that of every chosen response of the

@@ -15,7 +15,7 @@ from plot_exp.ops.scores import Scores
 
 
 def dpop_loss(chosen: Tensor, rejected: Tensor, beta: float, penalty: float) -> Tensor:
-    """−log σ(β[Δ − λ max(0, (s_ref − s)(y_w))]) for each pair (arXiv 2402.13228, equation 3).
+    """−log σ(β[Δ − λ max(0, (s_ref − s)(y_w))]) for each pair (arXiv 2402.13228).
 
     Args:
         chosen, rejected: [P] log-ratios s − s_ref.

@@ -79,6 +79,7 @@ def accumulate(
     carried: Sequence[Part] | None,
     pull_back: PullBack,
     world: World | None = None,
+    mismatched: Tensor | None = None,
 ) -> Outcome:
     """Scores the batch, evaluates every term on it and pulls the gradients back.
 
@@ -92,9 +93,11 @@ def accumulate(
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
         world: the processes that share the batch; None for this one alone.
+        mismatched: what `Totals.mismatched` says of it.
     """
     world = world or World()
     totals = world.add_totals(Totals.of([batch.responses for batch in microbatches]))
+    totals = replace(totals, mismatched=mismatched)
     spread = len(microbatches) > 1 or world.size > 1
     coupled = composite.coupled and spread
     last = carried if mode == "carried" else None

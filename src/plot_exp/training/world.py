@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from plot_exp.losses.base import TermResult, Totals
 from plot_exp.training.part import Part
+
+Item = TypeVar("Item")
 
 
 class World:
@@ -23,8 +26,12 @@ class World:
     size = 1
     rank = 0
 
+    def gather_objects(self, items: Sequence[Item]) -> tuple[list[Item], int]:
+        """Every process's items in the order of ranks, and where this one's begin."""
+        return list(items), 0
+
     def gather(self, parts: Sequence[Part]) -> tuple[list[Part], int]:
-        """Every process's parts in the order of ranks, and where this one's begin."""
+        """The same of parts, on this process's device."""
         return list(parts), 0
 
     def add_totals(self, totals: Totals) -> Totals:
@@ -54,13 +61,17 @@ class Processes(World):
         self.rank = dist.get_rank()
         self.device = device
 
+    def gather_objects(self, items: Sequence[Item]) -> tuple[list[Item], int]:
+        """See `World`."""
+        found: list[list[Item] | None] = [None] * self.size
+        dist.all_gather_object(found, list(items))
+        rows = [row or [] for row in found]
+        return [item for row in rows for item in row], sum(len(row) for row in rows[: self.rank])
+
     def gather(self, parts: Sequence[Part]) -> tuple[list[Part], int]:
         """See `World`; scores are small beside activations, so they travel whole."""
-        found: list[list[Part] | None] = [None] * self.size
-        dist.all_gather_object(found, [part.to("cpu") for part in parts])
-        rows = [row or [] for row in found]
-        first = sum(len(row) for row in rows[: self.rank])
-        return [part.to(self.device) for row in rows for part in row], first
+        found, first = self.gather_objects([part.to("cpu") for part in parts])
+        return [part.to(self.device) for part in found], first
 
     def add_totals(self, totals: Totals) -> Totals:
         """See `World`."""

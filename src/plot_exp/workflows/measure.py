@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.config.schema import Config
-from plot_exp.data.collate import Batch
+from plot_exp.data.collate import Batch, collate_padded
 from plot_exp.data.loader import evaluation_batches
+from plot_exp.data.mismatched import Mismatch
 from plot_exp.evals import quick
 from plot_exp.evals.preferences import (
     RememberedReference,
@@ -32,9 +34,11 @@ from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.losses.plot import PLOT
 from plot_exp.models.policy import Policy
-from plot_exp.ops.scores import Scores
+from plot_exp.models.reference import Reference
+from plot_exp.ops.scores import Request, Scores
 from plot_exp.progress import Bar, silent
 from plot_exp.tracking import Tracker
+from plot_exp.training.mismatched import mismatched_log_ratio
 from plot_exp.workflows.context import signed_difference
 from plot_exp.workflows.prepare import Prepared
 
@@ -54,6 +58,7 @@ class Measurer:
     """Holds what every measurement of a run shares.
 
     Attributes:
+        mismatch: makes the batches of KTO's extra pass.
         common: PLOT with the defaults, the same measure for every run whatever its loss; None
             without both sides.
         plot: PLOT with the run's own settings, or `common` where the loss has no such term.
@@ -63,7 +68,7 @@ class Measurer:
         self,
         config: Config,
         prepared: Prepared,
-        reference: Policy,
+        reference: Reference,
         composite: Composite,
         context: Context,
         bar: Bar,
@@ -74,6 +79,7 @@ class Measurer:
         pad_id = prepared.start.tokeniser.tokenizer.pad_token_id
         size = config.trainer.validation_batch_size
         self.batches = list(evaluation_batches(prepared.validation, size, pad_id))
+        self.mismatch = Mismatch(partial(collate_padded, pad_id=pad_id), config.dataset.max_length)
         self.asked = config.eval.name != "none"
         count = config.eval.generations if self.asked else 0
         self.prompts = quick.spread_over_categories(prepared.validation, count)
@@ -133,7 +139,10 @@ class Measurer:
         if not self.batches:
             return {}
         weights = self.composite.weights
-        totals = Totals.of([batch.responses for batch in self.batches])
+        totals = replace(
+            Totals.of([batch.responses for batch in self.batches]),
+            mismatched=self._mismatched(policy),
+        )
         losses = dict.fromkeys(weights, 0.0)
         reported: dict[str, float] = defaultdict(float)
 
@@ -153,6 +162,22 @@ class Measurer:
         found |= reported | {f"loss/{name}": value for name, value in losses.items()}
         found["loss"] = sum(weights[name] * value for name, value in losses.items())
         return {f"val/{key}": value for key, value in found.items()}
+
+    def _mismatched(self, policy: Policy) -> Tensor | None:
+        """KTO's divergence, estimated on the whole split."""
+        if not self.composite.needs_mismatched:
+            return None
+        training = policy.training
+        policy.eval()
+        found = mismatched_log_ratio(
+            self.batches,
+            self.mismatch,
+            lambda batch: policy(batch, Request()),
+            lambda batch: self.reference.reference(batch, Request()),
+            policy.device,
+        )
+        policy.train(training)
+        return found
 
     def sample(self, policy: Policy, step: int, run_dir: Path, tracker: Tracker) -> None:
         """A few answers during training, to generations.jsonl and W&B."""
