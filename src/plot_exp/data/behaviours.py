@@ -164,7 +164,7 @@ def choose(
         else:
             kept.append(one)
     if not kept:
-        known = sorted({one.functional for one in behaviours} | {one.semantic for one in behaviours})
+        known = sorted({name for one in behaviours for name in (one.functional, one.semantic)})
         raise UserError(
             "eval.asr.functional and eval.asr.semantic leave no behaviour; these data hold: "
             + ", ".join(known)

@@ -1,0 +1,1 @@
+"""Red-team attacks: a behaviour and a model in, test cases out."""
