@@ -9,13 +9,13 @@ import torch
 
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.data.tokenise import TokenisedExample
-from plot_exp.models.policy import Policy
+from plot_exp.models.reference import Reference
 from plot_exp.ops.scores import Request
 
 
 @torch.no_grad()
 def perplexity(
-    reference: Policy, generated: Sequence[TokenisedExample], batch_size: int, pad_id: int
+    reference: Reference, generated: Sequence[TokenisedExample], batch_size: int, pad_id: int
 ) -> float:
     """exp of the mean negative log-probability a token of generated responses, over all tokens.
 
@@ -23,10 +23,11 @@ def perplexity(
         ValueError: there is no token.
     """
     total, tokens = 0.0, 0
-    for batch in evaluation_batches(generated, batch_size, pad_id):
-        scores = reference(batch.to(reference.device), Request())
-        total += float(scores.token_logps.double().sum())
-        tokens += len(scores.token_logps)
+    with reference.live() as model:
+        for batch in evaluation_batches(generated, batch_size, pad_id):
+            scores = model(batch.to(model.device), Request())
+            total += float(scores.token_logps.double().sum())
+            tokens += len(scores.token_logps)
     if not tokens:
         raise ValueError("perplexity needs at least one token")
     return math.exp(-total / tokens)

@@ -14,6 +14,7 @@ from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.evals.groups import group_names
 from plot_exp.evals.intervals import summarise
 from plot_exp.models.policy import Policy
+from plot_exp.models.reference import Reference
 from plot_exp.ops.scores import Request, Scores
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -39,10 +40,10 @@ class RememberedReference:
     """A reference that scores each validation batch once: it never changes.
 
     Args:
-        reference: a frozen policy.
+        reference: in any of its forms.
     """
 
-    def __init__(self, reference: Policy) -> None:
+    def __init__(self, reference: Reference) -> None:
         self.reference = reference
         self._known: dict[int, tuple[Batch, Scores]] = {}
 

@@ -16,6 +16,7 @@ from plot_exp.evals.preferences import RememberedReference, preference_metrics, 
 from plot_exp.generators.base import Completion, Sampling
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy
+from plot_exp.models.reference import Reference
 from plot_exp.progress import Bar
 
 
@@ -46,7 +47,7 @@ def evaluate_preferences(
 
 def evaluate_answers(
     policy: Policy,
-    reference: Policy,
+    reference: Reference,
     sources: list[TokenisedExample],
     generator: LocalGenerator,
     sampling: Sampling,

@@ -11,6 +11,7 @@ torch's own random masks, which depend on the batch.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ _BITS = 24
 
 
 class _Keys:
-    """The token keys of the pass that is under way; a recomputed layer reads them again."""
+    """The token keys of the pass that is under way."""
 
     current: Tensor | None = None
 
@@ -38,6 +39,31 @@ def use_token_keys(token_keys: Tensor | None, seed: int) -> None:
         seed: of the run and step.
     """
     _Keys.current = None if token_keys is None else mix(token_keys + _wrapped(seed * _GOLDEN))
+
+
+class _Replayed(AbstractContextManager[None]):
+    """The keys of the pass in which this was made; one graph may be run back several times."""
+
+    def __init__(self) -> None:
+        self.kept = _Keys.current
+        self.before: list[Tensor | None] = []
+
+    def __enter__(self) -> None:
+        self.before.append(_Keys.current)
+        _Keys.current = self.kept
+
+    def __exit__(self, *_: object) -> None:
+        _Keys.current = self.before.pop()
+
+
+def recompute_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For activation checkpointing: a layer that runs again drops what it dropped before.
+
+    Returns:
+        The contexts of a layer's first run and of the later ones, which see the keys of the first
+        whatever passes came between.
+    """
+    return nullcontext(), _Replayed()
 
 
 def mix(keys: Tensor) -> Tensor:
@@ -155,10 +181,12 @@ def _additive(attention_mask: Tensor | None, query: Tensor) -> Tensor:
 def set_dropout(model: nn.Module, probability: float) -> None:
     """Sets every dropout probability of a transformers model, the attention's included.
 
-    Probabilities that modules keep as plain numbers count too. Falcon reads its own from the
+    Probabilities that modules keep as plain numbers count too; an adapter's own is left. Falcon reads its own from the
     configuration, which is left as it is.
     """
-    for layer, (_, parent) in enumerate(list(model.named_modules())):
+    for layer, (place, parent) in enumerate(list(model.named_modules())):
+        if place.endswith("lora_dropout"):
+            continue  # an adapter's own setting
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout | TokenDropout):
                 setattr(parent, name, TokenDropout(probability, layer).train(child.training))
@@ -170,6 +198,13 @@ def set_dropout(model: nn.Module, probability: float) -> None:
         if config is not None and probability > 0 and _takes_our_attention(config):
             _register_attention()
             config._attn_implementation = ATTENTION
+
+
+def drops_by_token(model: nn.Module) -> bool:
+    """Whether a pass in training mode draws masks by token, an adapter's included."""
+    if getattr(getattr(model, "config", None), "_attn_implementation", None) == ATTENTION:
+        return True
+    return any(isinstance(one, TokenDropout) and one.p > 0 for one in model.modules())
 
 
 def _takes_our_attention(config: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from plot_exp.config.schema import ModelConfig
 from plot_exp.errors import UserError
+from plot_exp.models.adapter_folder import base_of, facts_of, is_adapter
 
 # A directory without tokenizer files is loaded as a tokenizer of a few special tokens.
 SMALLEST_VOCABULARY = 16
@@ -26,7 +27,9 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
     path = Path(_origin(config))
     if looks_local and not path.is_dir():
         raise UserError(f"{key}={name}: there is no such directory")
-    if path.is_dir() and name != "tiny" and not (path / "config.json").is_file():
+    if path.is_dir() and name != "tiny" and is_adapter(path):
+        _check_adapter(config, path, key)
+    elif path.is_dir() and name != "tiny" and not (path / "config.json").is_file():
         raise UserError(
             f"{key}={name}: the directory holds no config.json; "
             "name a folder that save_pretrained wrote, such as a run's model/"
@@ -35,8 +38,27 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
         raise UserError(f"model.chat_template={config.chat_template}: there is no such file")
 
 
+def _check_adapter(config: ModelConfig, folder: Path, key: str) -> None:
+    """An adapter needs the model that it belongs to, and is trained on in its own shape."""
+    base = base_of(folder)
+    if base.startswith(("/", ".", "~")) and not Path(base).expanduser().is_dir():
+        raise UserError(
+            f"{key}={config.name}: an adapter of {base}, which is not there; put the right "
+            "directory or hub id into base_model_name_or_path of its adapter_config.json"
+        )
+    own = facts_of(folder).get("r")
+    if config.lora.rank is not None and config.lora.rank != own:
+        raise UserError(
+            f"{key}={config.name} with model.lora.rank={config.lora.rank}: the adapter there has "
+            f"rank {own}; write model.lora.rank={own} to train it on, or model.lora.rank=null to "
+            "merge it into the weights and train those"
+        )
+
+
 def load_tokenizer(config: ModelConfig) -> Any:
     """The model's tokenizer, with a pad token and the chosen chat template.
+
+    An adapter's folder without one has that of the model beneath.
 
     Raises:
         UserError: it cannot be loaded, or has no end token.
@@ -45,7 +67,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            _origin(config), revision=config.revision, trust_remote_code=config.trust_remote_code
+            _tokenizer_origin(config),
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
         )
     except Exception as error:  # a broken file may raise nearly anything in there
         raise UserError(_not_loaded(config, "tokenizer", str(error))) from error
@@ -60,17 +84,49 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_model(config: ModelConfig) -> Any:
+def load_model(config: ModelConfig, seed: int = 0) -> Any:
     """A causal language model: safetensors only, no remote code unless asked for.
+
+    A folder with an adapter gives the model that it belongs to with the adapter in it, ready to be
+    trained on, or merged into the weights where `config.lora` asks for no adapter. A fresh one
+    (`put_adapter`) is not the loader's.
+
+    Args:
+        seed: of the weights, with `weights=random`.
 
     Raises:
         UserError: it cannot be loaded, or lacks weights.
     """
+    folder = Path(_origin(config))
+    if not is_adapter(folder):
+        return _load_plain(config, seed)
+    from plot_exp.models.adapters import load_adapter, merge
+
+    _check_adapter(config, folder, "model.name")
+    # A revision is one of the adapter's repository, not of the model's beneath.
+    model = _load_plain(config.model_copy(update={"name": base_of(folder), "revision": None}), seed)
+    trained = config.lora.rank is not None
+    load_adapter(model, folder, trained=trained, dropout=config.lora.dropout)
+    if not trained:
+        merge(model)
+    return model
+
+
+def put_adapter(model: Any, config: ModelConfig, seed: int) -> None:
+    """Puts the adapter that `config.lora` asks for into a model that came without one, in place."""
+    if config.lora.rank is None or hasattr(model, "peft_config"):
+        return
+    from plot_exp.models.adapters import add_adapter
+
+    add_adapter(model, config.lora, seed)
+
+
+def _load_plain(config: ModelConfig, seed: int) -> Any:
     import torch
 
     try:
         if config.weights == "random":
-            return _random(config)
+            return _random(config, seed)
         model, found = _pretrained(config)
     except torch.OutOfMemoryError:
         raise
@@ -79,6 +135,10 @@ def load_model(config: ModelConfig) -> Any:
     if missing := sorted(found["missing_keys"]):
         raise UserError(
             _not_loaded(config, "weights", f"{len(missing)} are missing, such as {missing[0]}")
+        )
+    if hasattr(model, "peft_config"):
+        raise UserError(
+            f"model.name={config.name}: an adapter on the hub; download it, and name the folder"
         )
     return model
 
@@ -97,7 +157,8 @@ def _pretrained(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
     return model, found
 
 
-def _random(config: ModelConfig) -> Any:
+def _random(config: ModelConfig, seed: int) -> Any:
+    """The shape alone, the same weights for the same seed whatever was drawn before."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -107,11 +168,21 @@ def _random(config: ModelConfig) -> Any:
     )
     own = shape.dtype or torch.float32
     dtype = own if config.dtype == "auto" else getattr(torch, config.dtype)
-    return AutoModelForCausalLM.from_config(shape, dtype=dtype, trust_remote_code=trusted)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(shape, dtype=dtype, trust_remote_code=trusted)
+    return model.eval()
 
 
 def _origin(config: ModelConfig) -> str:
     return str(Path(config.name).expanduser()) if config.name.startswith("~") else config.name
+
+
+def _tokenizer_origin(config: ModelConfig) -> str:
+    folder = Path(_origin(config))
+    if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        return base_of(folder)
+    return str(folder) if folder.is_dir() else config.name
 
 
 def _not_loaded(config: ModelConfig, what: str, why: str) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.errors import UserError
-from plot_exp.models.dropout import use_token_keys
+from plot_exp.models.dropout import drops_by_token, recompute_contexts, use_token_keys
 from plot_exp.ops.head import Head
+from plot_exp.ops.reference_states import ReferenceStates
 from plot_exp.ops.scores import Request, Scores
-from plot_exp.ops.scoring import ReferenceStates, score
+from plot_exp.ops.scoring import score
 
 
 class Policy(nn.Module):
@@ -57,6 +60,31 @@ class Policy(nn.Module):
             return None
         return ReferenceStates(scores.tokens["predicting_hidden"], self.head)
 
+    @contextmanager
+    def live(self) -> Iterator[Self]:
+        """Itself: a frozen policy serves as a reference (see `models.reference`)."""
+        yield self
+
+    def checkpoint_activations(self) -> None:
+        """Keeps only the layers' inputs for the backward pass, which runs each layer again.
+
+        Raises:
+            UserError: the architecture cannot do it.
+        """
+        if not self.model.supports_gradient_checkpointing:
+            raise UserError(
+                f"trainer.activation_checkpointing: {type(self.model).__name__} cannot run its "
+                "layers again; leave it out"
+            )
+        self.model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": recompute_contexts}
+        )
+
+    @property
+    def drops(self) -> bool:
+        """Whether training draws dropout masks by token, so that a pass needs a seed for them."""
+        return drops_by_token(self.model)
+
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that an optimizer moves."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -91,6 +119,23 @@ class Policy(nn.Module):
                 f"model {type(self.model).__name__} changes its logits after the output "
                 "embedding in a way that the scoring path does not know; add it to ops/head.py"
             )
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """The parameters that no training moves, by every name that the state dict has for them."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if not parameter.requires_grad}
+
+
+def load_trained(policy: Policy, weights: Mapping[str, Tensor]) -> None:
+    """Puts what was trained into a policy that holds the rest.
+
+    Raises:
+        UserError: a trained weight is missing, or one is not the policy's.
+    """
+    missing, unknown = policy.load_state_dict(weights, strict=False)
+    if lost := sorted({*missing} - frozen_names(policy) | {*unknown}):
+        raise UserError(f"the checkpoint is of another model: {lost[0]} differs")
 
 
 def frozen_copy(policy: Policy) -> Policy:

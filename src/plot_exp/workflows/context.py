@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from plot_exp.evals.transport import mean_distribution
 from plot_exp.losses.context import Context
 from plot_exp.models.contextual import contextual_embedding
 from plot_exp.models.policy import Policy, input_embedding, output_embedding
+from plot_exp.models.reference import Reference
 
 # Enough positions for a stable mean distribution; a pass over all the data would cost an epoch.
 REFERENCE_EXAMPLES = 512
@@ -35,12 +37,13 @@ CONTEXTUAL_EXAMPLES = 4096
 
 def build_context(
     config: Config,
-    reference: Policy,
+    reference: Reference,
     tokeniser: ChatTokeniser,
     train: list[TokenisedExample],
 ) -> Context:
     """The context of a run; only training responses are counted."""
-    vocab_size = reference.vocab_size
+    with reference.live() as model:
+        vocab_size = model.vocab_size
 
     @cache
     def allowed() -> Tensor:
@@ -57,20 +60,26 @@ def build_context(
     def reference_distribution() -> Tensor:
         pad_id = tokeniser.tokenizer.pad_token_id
         batches = evaluation_batches(train[:REFERENCE_EXAMPLES], config.eval.batch_size, pad_id)
-        return mean_distribution(reference, batches, "chosen")
+        with reference.live() as model:
+            return mean_distribution(model, batches, "chosen")
 
     @cache
     def contextual() -> Tensor:
         pad_id = tokeniser.tokenizer.pad_token_id
         batches = evaluation_batches(train[:CONTEXTUAL_EXAMPLES], config.eval.batch_size, pad_id)
-        return contextual_embedding(reference, batches)
+        with reference.live() as model:
+            return contextual_embedding(model, batches)
+
+    def rows_of(embedding: Callable[[Policy], Tensor]) -> Tensor:
+        with reference.live() as model:
+            return embedding(model).float().cpu().clone()
 
     return Context(
         vocab_size=vocab_size,
         allowed_tokens=allowed,
         token_counts=token_counts,
-        input_embedding=lambda: input_embedding(reference).float().cpu(),
-        output_embedding=lambda: output_embedding(reference).float().cpu(),
+        input_embedding=lambda: rows_of(input_embedding),
+        output_embedding=lambda: rows_of(output_embedding),
         contextual_embedding=contextual,
         reference_distribution=reference_distribution,
     )

@@ -14,8 +14,9 @@ from plot_exp.report import run as report
 from plot_exp.report.terminal import closing_table
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.measure import Measurer, write_measured
-from plot_exp.workflows.models import open_reference, open_saved
+from plot_exp.workflows.models import open_saved
 from plot_exp.workflows.prepare import prepare
+from plot_exp.workflows.reference import open_reference
 
 
 def run(config: Config, run_dir: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Which weights a run starts from, and what its reference is."""
+"""Which weights a run starts from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plot_exp.config.schema import Config, ModelConfig
+from plot_exp.config.schema import Config, LoRAConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
-from plot_exp.errors import UserError
 from plot_exp.models.dropout import set_dropout
-from plot_exp.models.load import load_model, load_tokenizer
-from plot_exp.models.policy import Policy, freeze, frozen_copy
+from plot_exp.models.load import load_model, load_tokenizer, put_adapter
+from plot_exp.models.policy import Policy, freeze
 from plot_exp.models.tiny import base_directory
 from plot_exp.progress import Bar
+from plot_exp.workflows.device import device_of, weights_dtype
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,22 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
         )
         model = model.model_copy(update={"name": str(folder), "weights": "pretrained"})
     tokenizer = load_tokenizer(model)
-    policy = Policy(load_model(model))
-    set_dropout(policy, config.trainer.dropout)
+    loaded = load_model(model, config.seed)
+    set_dropout(loaded, config.trainer.dropout)
+    loaded.to(dtype=weights_dtype(config.trainer))
+    put_adapter(loaded, model, config.seed)
+    policy = Policy(loaded).to(device_of(config.trainer))
     return Start(policy, ChatTokeniser(tokenizer), model.name)
+
+
+def reopened(config: Config, start: Start) -> Policy:
+    """The policy's start again, frozen, from where its weights came from."""
+    update: dict[str, object] = {"name": start.origin, "lora": LoRAConfig()}
+    if config.model.name == "tiny":
+        update["weights"] = "pretrained"
+    loaded = load_model(config.model.model_copy(update=update), config.seed)
+    loaded.to(dtype=weights_dtype(config.trainer))
+    return freeze(Policy(loaded).to(start.policy.device))
 
 
 def open_saved(config: Config, folder: Path) -> Start:
@@ -58,28 +71,10 @@ def open_saved(config: Config, folder: Path) -> Start:
             "weights": "pretrained",
             "revision": None,
             "chat_template": None,
+            "lora": LoRAConfig(),
         }
     )
-    return Start(Policy(load_model(model)), ChatTokeniser(load_tokenizer(model)), str(folder))
-
-
-def open_reference(config: Config, start: Start) -> Policy:
-    """A frozen copy of the policy's start, or the model that `reference` names.
-
-    Raises:
-        UserError: the named model has another vocabulary.
-    """
-    if config.reference == "policy":
-        return frozen_copy(start.policy)
-    named = ModelConfig(name=config.reference, dtype=config.model.dtype)
-    try:
-        tokenizer, model = load_tokenizer(named), load_model(named)
-    except UserError as error:
-        raise UserError(str(error).replace("model.name=", "reference=", 1)) from error
-    ours = start.tokeniser.tokenizer.get_vocab()
-    if tokenizer.get_vocab() != ours:
-        raise UserError(
-            f"reference={config.reference}: its tokenizer differs from that of the policy "
-            f"({start.origin}); log-probabilities of the same tokens are needed from both"
-        )
-    return freeze(Policy(model))
+    loaded = load_model(model)
+    loaded.to(dtype=weights_dtype(config.trainer))
+    policy = Policy(loaded).to(device_of(config.trainer))
+    return Start(policy, ChatTokeniser(load_tokenizer(model)), str(folder))

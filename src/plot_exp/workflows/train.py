@@ -19,7 +19,7 @@ from plot_exp.data.loader import StepLoader
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
 from plot_exp.losses.composite import Composite, build
-from plot_exp.models.policy import Policy
+from plot_exp.models.reference import PolicyStart, Reference
 from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
 from plot_exp.progress import choose
@@ -28,6 +28,7 @@ from plot_exp.report.terminal import closing_table
 from plot_exp.tracking import Tracker
 from plot_exp.training.metrics import peak_memory
 from plot_exp.workflows.context import build_context
+from plot_exp.workflows.device import autocast
 from plot_exp.workflows.engine import (
     StepBar,
     build_trainer,
@@ -40,8 +41,8 @@ from plot_exp.workflows.engine import (
 from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurer, write_measured
-from plot_exp.workflows.models import open_reference
 from plot_exp.workflows.prepare import Prepared, prepare
+from plot_exp.workflows.reference import open_reference, settle_reference
 
 
 def run(config: Config, run_dir: Path) -> dict[str, float]:
@@ -61,10 +62,13 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         require_accelerator(config.trainer)
         prepared = prepare(config, bar)
         policy = prepared.start.policy
-        reference = open_reference(config, prepared.start)
-        context = build_context(config, reference, prepared.start.tokeniser, prepared.train)
-        filter_training(config, prepared, reference, context, bar)
+        opened, tokeniser = open_reference(config, prepared.start), prepared.start.tokeniser
+        counted = prepared.train
+        context = build_context(config, opened, tokeniser, counted)
+        filter_training(config, prepared, opened, context, bar)
         composite = build(config.loss, context)
+        reference = settle_reference(config, opened, prepared, composite, bar)
+        context = build_context(config, reference, tokeniser, counted)
     checkpoint = last_checkpoint(run_dir) if config.resume else None
     _describe_run(config, run_dir, prepared)
     first_step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -73,13 +77,23 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     exit_code = 1
     try:
         measurer = Measurer(config, prepared, reference, composite, context, bar)
-        before = measurer.measure(policy)
+        with autocast(config.trainer, policy.device):
+            before = measurer.measure(policy)
+        if isinstance(opened, PolicyStart):
+            opened.moved = True
         trained = _fit(
             config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint
         )
-        after = measurer.measure(policy)
+        with autocast(config.trainer, policy.device):
+            after = measurer.measure(policy)
         metrics = trained | write_measured(run_dir, measurer, before, after)
-        export_model(policy, prepared.start.tokeniser, run_dir / "model")
+        export_model(
+            policy,
+            tokeniser,
+            run_dir / "model",
+            keep_adapter=config.model.lora.export == "adapter",
+            origin=prepared.start.origin,
+        )
         write_json(run_dir / "metrics.json", metrics)
         report.write(run_dir)
         _publish(tracker, run_dir, metrics)
@@ -161,7 +175,7 @@ def _fit(
     config: Config,
     run_dir: Path,
     prepared: Prepared,
-    reference: Policy,
+    reference: Reference,
     composite: Composite,
     measurer: Measurer,
     tracker: Tracker,
@@ -169,7 +183,10 @@ def _fit(
 ) -> dict[str, float]:
     """Trains the policy in place and returns how long that took and what it needed."""
     policy = prepared.start.policy
+    device = policy.device
     settings = config.trainer
+    if settings.activation_checkpointing:
+        policy.checkpoint_activations()
     loader = StepLoader(
         prepared.train,
         batch_size=settings.batch_size,
@@ -194,6 +211,7 @@ def _fit(
         steps=len(loader),
         seed=config.seed,
         log=tracker.log,
+        mismatch=measurer.mismatch,
         validate=validate,
     )
     first = checkpoint_step(checkpoint) if checkpoint else 0
@@ -205,7 +223,7 @@ def _fit(
         trainer.fit(
             module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
-    policy.eval()
+    policy.eval().to(device)
     remove_older_checkpoints(run_dir)
     return {
         "train/steps": float(module.completed_steps),
