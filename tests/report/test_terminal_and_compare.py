@@ -71,7 +71,7 @@ def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
     assert "| seed | 0 | 1 |" in text
     assert "| Reward accuracy | 0.832 \\[0.788, 0.876\\] | 0.625 |" in text
     assert "| Harmful demo requests answered | 0.100 \\[0.000, 0.231\\] | not measured |" in text
-    over_all, _, single = text.partition("## After training, by sub-preference")
+    over_all, _, single = text.partition("## Single runs, after training, by sub-preference")
     assert "Reward accuracy, Coding" in single
     assert "Reward accuracy, Coding" not in over_all
     assert (run_dir / "report.md").exists()

@@ -11,12 +11,16 @@ from plot_exp.report import contents as run_contents
 from plot_exp.report.contents import Contents, flat
 from plot_exp.report.markdown import escape, table
 from plot_exp.report.measures import Estimate, Measure, measures
+from plot_exp.report.study.write import Study
+from plot_exp.report.study.write import write as write_study
 
 # Folders of a run that hold no runs, though other tools keep a config.yaml there.
-CLOSED = {".hydra", "wandb", "checkpoints", "model", "plots"}
+CLOSED = {".hydra", "wandb", "checkpoints", "model", "plots", "tables", "figures"}
 # What differs between any two runs and explains nothing.
 INCIDENTAL = ("name", "resume", "cache_dir", "output_dir", "logger", "trainer.progress")
 ABSENT = "not measured"
+# More columns than these are not read; the tables over seeds say it then.
+MOST_SIDE_BY_SIDE = 6
 
 
 def find(folder: Path) -> list[Path]:
@@ -82,29 +86,38 @@ def outcomes(runs: list[Contents], *, by_category: bool = False) -> list[list[st
     return lines
 
 
-def write(folder: Path, runs: list[Contents]) -> None:
-    """Writes `comparison.md` into `folder`.
+def write(folder: Path, runs: list[Contents]) -> Study:
+    """Writes `comparison.md` into `folder`, and what a study leaves beside it.
 
     Raises:
         RunError: the disk cannot be written.
     """
+    study = write_study(folder, runs)
+    parts = [f"# {len(runs)} runs side by side", study.markdown()]
+    if len(runs) <= MOST_SIDE_BY_SIDE:
+        parts += _side_by_side(folder, runs)
+    unmeasured = [f"`{run.run_dir.name}`: {run.left_out('metrics.json')}" for run in runs]
+    parts += [line for line, run in zip(unmeasured, runs, strict=True) if run.metrics is None]
+    write_text(folder / "comparison.md", "\n\n".join(parts) + "\n")
+    return study
+
+
+def _side_by_side(folder: Path, runs: list[Contents]) -> list[str]:
     names = [escape(name_of(run.run_dir, folder)) for run in runs]
-    parts = [f"# {len(runs)} runs side by side"]
+    parts = []
     if len(runs) > 1:
         differing = settings(runs)
         same = "None: these runs had the same settings."
         parts += ["## Settings that differ", _table("Setting", names, differing) or same]
     measured = _table("Measure", names, outcomes(runs))
-    parts += ["## After training", measured or "*Nothing was measured.*"]
+    parts += ["## Single runs, after training", measured or "*Nothing was measured.*"]
     if by_category := _table("Measure", names, outcomes(runs, by_category=True)):
-        parts += ["## After training, by sub-preference", by_category]
-    unmeasured = [f"`{run.run_dir.name}`: {run.left_out('metrics.json')}" for run in runs]
-    parts += [line for line, run in zip(unmeasured, runs, strict=True) if run.metrics is None]
+        parts += ["## Single runs, after training, by sub-preference", by_category]
     parts.append(
         "Each column is one run; brackets are 95 % intervals over its cases, which say nothing of "
         "how seeds differ."
     )
-    write_text(folder / "comparison.md", "\n\n".join(parts) + "\n")
+    return parts
 
 
 def name_of(run_dir: Path, folder: Path) -> str:

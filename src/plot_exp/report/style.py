@@ -63,13 +63,13 @@ def _spacing() -> ConstrainedLayoutEngine:
 
 
 def save(figure: Figure, folder: Path, file: str) -> None:
-    """Writes the figure whole or not at all.
+    """Writes the figure whole or not at all, in the format that the name ends in.
 
     Raises:
         RunError: the disk cannot be written.
     """
     with matplotlib.rc_context(_SETTINGS), replacing(folder / file) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format=Path(file).suffix[1:], dpi=150)
 
 
 def line(axis: Any, series: Series, label: str, index: int = 0, **style: Any) -> None:

@@ -1,0 +1,162 @@
+"""Runs that differ in nothing but their seed are one group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plot_exp.config.losses import TERMS
+from plot_exp.report.contents import Contents, flat
+from plot_exp.report.measures import Measure, measures
+
+# What differs between two runs of one setting.
+INCIDENTAL = (
+    "name",
+    "resume",
+    "cache_dir",
+    "output_dir",
+    "logger",
+    "trainer.progress",
+    "seed",
+    "run",
+    "runs",
+)
+
+
+@dataclass
+class Group:
+    """The runs of one setting.
+
+    Attributes:
+        label: the settings in which groups differ, short.
+        settings: every setting that is not incidental, by dotted key; `loss` names the terms.
+        runs: by seed.
+        repeated: further runs of a seed that is there already; they are not counted.
+    """
+
+    settings: dict[str, Any]
+    label: str = ""
+    runs: dict[int, Contents] = field(default_factory=dict)
+    repeated: list[Path] = field(default_factory=list)
+
+    @property
+    def loss(self) -> str:
+        """The terms, joined by `+`."""
+        return str(self.settings["loss"])
+
+    def values(
+        self, key: str, category: str | None = None, *, base: bool = False
+    ) -> dict[int, float]:
+        """A measure by seed, where it was taken; before training for `base`."""
+        found = {}
+        for seed, run in self.runs.items():
+            for measure in measures(run.metrics or {}):
+                if (measure.key, measure.category) == (key, category):
+                    estimate = measure.before if base else measure.after
+                    if estimate is not None:
+                        found[seed] = estimate.value
+        return found
+
+    def number(self, key: str) -> dict[int, float]:
+        """A number of `metrics.json` by seed, under its own key."""
+        metrics = {seed: run.metrics or {} for seed, run in self.runs.items()}
+        return {seed: found[key] for seed, found in metrics.items() if key in found}
+
+
+def grouped(runs: Sequence[Contents]) -> list[Group]:
+    """The groups of the runs that have metrics, by their terms and then by what differs."""
+    found: dict[str, Group] = {}
+    for run in runs:
+        if run.metrics is None:
+            continue
+        settings = _settings(run)
+        key = json.dumps(settings, sort_keys=True, default=str)
+        group = found.setdefault(key, Group(settings))
+        seed = int(run.setting("seed", 0))
+        if seed in group.runs:
+            group.repeated.append(run.run_dir)
+        else:
+            group.runs[seed] = run
+    groups = list(found.values())
+    _label(groups)
+    return sorted(groups, key=_order)
+
+
+def _order(group: Group) -> tuple[str, list[tuple[str, float, str]]]:
+    """By terms, then by the settings of the label, numbers as numbers."""
+    parts = []
+    for part in group.label.split(" ")[1:]:
+        key, _, value = part.partition("=")
+        try:
+            parts.append((key, float(value), ""))
+        except ValueError:
+            parts.append((key, float("inf"), value))
+    return group.loss, parts
+
+
+def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The group without the auxiliary terms and otherwise as this one; None where there is none."""
+    terms = group.loss.split("+")
+    vanilla = "+".join(term for term in terms if term in TERMS and not TERMS[term].auxiliary)
+    if vanilla in ("", group.loss):
+        return None
+    for other in groups:
+        if other.loss == vanilla and _outside_loss(other) == _outside_loss(group):
+            kept = {k: v for k, v in other.settings.items() if k.startswith("loss.")}
+            if all(group.settings.get(key) == value for key, value in kept.items()):
+                return other
+    return None
+
+
+def all_measures(groups: Sequence[Group]) -> list[Measure]:
+    """One of each measure that any run took, in the order that reports use."""
+    found: dict[tuple[str, str | None], Measure] = {}
+    for group in groups:
+        for run in group.runs.values():
+            for measure in measures(run.metrics or {}):
+                found.setdefault((measure.key, measure.category), measure)
+    return list(found.values())
+
+
+def _settings(run: Contents) -> dict[str, Any]:
+    leaves: Mapping[str, Any] = flat(run.config or {})
+    terms = list((run.config or {}).get("loss") or {})
+    kept = {
+        key: value
+        for key, value in leaves.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
+    }
+    return {"loss": "+".join(terms), **kept}
+
+
+def _outside_loss(group: Group) -> dict[str, Any]:
+    return {k: v for k, v in group.settings.items() if k != "loss" and not k.startswith("loss.")}
+
+
+def _label(groups: Sequence[Group]) -> None:
+    """Names each group by its loss and by what groups of the same terms do not agree on."""
+    for group in groups:
+        alike = [other for other in groups if other.loss == group.loss]
+        keys = [
+            key
+            for key in group.settings
+            if key != "loss"
+            and len({str(other.settings.get(key)) for other in (groups if _shared(key) else alike)})
+            > 1
+        ]
+        parts = [f"{short(key)}={group.settings[key]}" for key in keys]
+        group.label = " ".join([group.loss, *parts])
+
+
+def _shared(key: str) -> bool:
+    """Settings that every group has, and that therefore tell groups of any loss apart."""
+    return not key.startswith("loss.")
+
+
+def short(key: str) -> str:
+    """The last part of a dotted key, with the term before it where it is a loss's."""
+    parts = key.split(".")
+    return parts[-1] if parts[0] != "loss" else ".".join(parts[-2:])

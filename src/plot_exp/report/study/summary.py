@@ -1,0 +1,201 @@
+"""The tables of a study: outcomes over seeds, differences to the baseline, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from plot_exp.report.measures import KNOWN, Measure, number
+from plot_exp.report.outcome import signed
+from plot_exp.report.study.groups import Group, all_measures, baseline_of
+from plot_exp.report.study.statistics import Difference, Summary, paired, summarise
+from plot_exp.report.study.tables import Cell, StudyTable, text_cells
+
+# A share of right answers says nothing where the start gets nearly none, or nearly all.
+MEASURABLE = (0.05, 0.95)
+CORRECTNESS = ("eval/exact_match", "eval/gsm8k/", "eval/math/")
+COST = {
+    "train/pairs_per_second": "pairs/s",
+    "train/peak_memory_gb": "peak memory, GB",
+    "train/seconds": "training, s",
+    "train/steps": "steps",
+}
+OUTCOMES_NOTE = (
+    "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean; from three seeds "
+    "on]. Bold: better than every other row, as the 95 % t interval of the difference on the same "
+    "seeds says."
+)
+DIFFERENCES_NOTE = (
+    "Mean difference on the same seeds [95 % interval by Student's t; from two seeds on]; bold "
+    "where the interval leaves zero out. The baseline is the same loss without its auxiliary terms."
+)
+
+
+def tables(groups: Sequence[Group]) -> list[StudyTable]:
+    """Every table that the runs have numbers for."""
+    measures = all_measures(groups)
+    themes = {
+        ("preferences", "Preferences on held-out examples"): [
+            m for m in measures if m.category is None and m.key.startswith("val/")
+        ],
+        ("answers", "Answers to held-out prompts"): [
+            m for m in measures if m.in_summary and m.key.startswith("eval/")
+        ],
+    }
+    found = []
+    for (name, title), chosen in themes.items():
+        shown = [m for m in chosen if m.key in KNOWN or m.key.startswith("eval/")]
+        if shown:
+            found.append(_outcomes(name, title, groups, shown))
+            if differences := _differences(name, title, groups, shown):
+                found.append(differences)
+    if cost := _cost(groups):
+        found.append(cost)
+    return found
+
+
+def _outcomes(
+    name: str, title: str, groups: Sequence[Group], measures: Sequence[Measure]
+) -> StudyTable:
+    header = ["", "runs", *(_title(measure) for measure in measures)]
+    before = [_start(groups, measure) for measure in measures]
+    rows = [[Cell("before training"), Cell(""), *(_cell(summary) for summary in before)]]
+    left_out = []
+    columns = []
+    for measure, start in zip(measures, before, strict=True):
+        if not measurable(measure, start):
+            left_out.append(_title(measure))
+            columns.append([Cell("not measurable") for _ in groups])
+            continue
+        columns.append(_column(groups, measure))
+    for place, group in enumerate(groups):
+        cells = [column[place] for column in columns]
+        rows.append([Cell(group.label), Cell(str(len(group.runs))), *cells])
+    note = OUTCOMES_NOTE
+    if left_out:
+        note += (
+            f" Not measurable at this size: {', '.join(left_out)}; the start lies outside "
+            f"{MEASURABLE[0]:.0%} to {MEASURABLE[1]:.0%}."
+        )
+    return StudyTable(name, title, note, header, rows)
+
+
+def measurable(measure: Measure, start: Summary | None) -> bool:
+    """Whether a share of right answers starts where training could move it either way."""
+    if not measure.key.startswith(CORRECTNESS) or start is None:
+        return True
+    return MEASURABLE[0] <= start.mean <= MEASURABLE[1]
+
+
+def _column(groups: Sequence[Group], measure: Measure) -> list[Cell]:
+    values = [group.values(measure.key, measure.category) for group in groups]
+    best = _clearly_best(values, measure.better)
+    return [
+        _cell(summarise(list(found.values())) if found else None, place == best)
+        for place, found in enumerate(values)
+    ]
+
+
+def _clearly_best(values: Sequence[Mapping[int, float]], better: str) -> int | None:
+    """The row that beats each other one beyond doubt; None where none does."""
+    present = [place for place, found in enumerate(values) if found]
+    if not better or len(present) < 2:
+        return None
+    sign = 1.0 if better == "higher" else -1.0
+    means = {place: sign * summarise(list(values[place].values())).mean for place in present}
+    best = max(present, key=means.__getitem__)
+    for other in present:
+        difference = paired(values[best], values[other])
+        if other != best and (
+            difference is None or not difference.clear or sign * difference.mean <= 0
+        ):
+            return None
+    return best
+
+
+def _differences(
+    name: str, title: str, groups: Sequence[Group], measures: Sequence[Measure]
+) -> StudyTable | None:
+    rows = []
+    for group in groups:
+        baseline = baseline_of(group, groups)
+        if baseline is None:
+            continue
+        cells = []
+        for measure in measures:
+            if not measurable(measure, _start(groups, measure)):
+                cells.append(Cell("not measurable"))
+                continue
+            sides = [one.values(measure.key, measure.category) for one in (group, baseline)]
+            cells.append(_difference_cell(paired(*sides)))
+        common = len(set(group.runs) & set(baseline.runs))
+        rows.append([Cell(f"{group.label} − {baseline.label}"), Cell(str(common)), *cells])
+    if not rows:
+        return None
+    header = ["", "seeds in common", *(_title(measure) for measure in measures)]
+    return StudyTable(
+        f"{name}_against_baseline", f"{title}: against the baseline", DIFFERENCES_NOTE, header, rows
+    )
+
+
+def _cost(groups: Sequence[Group]) -> StudyTable | None:
+    keys = [key for key in COST if any(group.number(key) for group in groups)]
+    if not keys:
+        return None
+    rows = []
+    for group in groups:
+        found = [group.number(key) for key in keys]
+        cells = [_cell(summarise(list(one.values())) if one else None) for one in found]
+        rows.append([*text_cells([group.label, str(len(group.runs))]), *cells])
+    note = (
+        "Mean ± standard deviation [interval] over the runs as they came; where runs shared a "
+        "machine, their rates say little. benchmarks/ compares costs in turn in one run."
+    )
+    return StudyTable("cost", "Cost", note, ["", "runs", *(COST[key] for key in keys)], rows)
+
+
+def _start(groups: Sequence[Group], measure: Measure) -> Summary | None:
+    """The measure before training, each seed once: every group starts from the same model."""
+    by_seed: dict[tuple[int, float], float] = {}
+    for group in groups:
+        for seed, value in group.values(measure.key, measure.category, base=True).items():
+            by_seed[seed, value] = value
+    return summarise(list(by_seed.values())) if by_seed else None
+
+
+def _title(measure: Measure) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(measure.better, "")
+    label = measure.label if measure.category is None else f"{measure.label}, {measure.category}"
+    return label + arrow
+
+
+def _cell(summary: Summary | None, bold: bool = False) -> Cell:
+    if summary is None:
+        return Cell("not measured")
+    text = number(summary.mean)
+    if summary.spread is not None:
+        text += f" ± {number(summary.spread)}"
+    if summary.low is not None and summary.high is not None:
+        text += f" [{number(summary.low)}, {number(summary.high)}]"
+    numbers = {
+        "mean": summary.mean,
+        "spread": summary.spread,
+        "low": summary.low,
+        "high": summary.high,
+        "count": float(summary.count),
+    }
+    return Cell(text, bold, numbers)
+
+
+def _difference_cell(difference: Difference | None) -> Cell:
+    if difference is None:
+        return Cell("not measured")
+    text = signed(difference.mean)
+    if difference.low is not None and difference.high is not None:
+        text += f" [{signed(difference.low)}, {signed(difference.high)}]"
+    numbers = {
+        "mean": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "count": float(difference.count),
+    }
+    return Cell(text, difference.clear, numbers)

@@ -1,0 +1,78 @@
+"""A study on disk: comparison.html, tables/ and figures/ beside the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plot_exp.files import write_text
+from plot_exp.report.contents import Contents
+from plot_exp.report.study import figures, page, summary
+from plot_exp.report.study.groups import Group, grouped
+from plot_exp.report.study.tables import StudyTable
+from plot_exp.report.style import Picture
+
+TABLES, FIGURES = "tables", "figures"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was written.
+
+    Attributes:
+        lead: what was counted and what was left out, as sentences.
+    """
+
+    groups: list[Group]
+    tables: list[StudyTable]
+    pictures: list[Picture]
+    lead: list[str]
+
+    def markdown(self) -> str:
+        """The tables and figures as sections, below a title of the caller's."""
+        parts = [*self.lead]
+        parts += [f"![{p.caption}]({FIGURES}/{p.file})\n\n*{p.caption}.*" for p in self.pictures]
+        parts += [table.markdown() for table in self.tables]
+        return "\n\n".join(parts)
+
+
+def write(folder: Path, runs: Sequence[Contents]) -> Study:
+    """Writes tables as CSV and LaTeX, figures as PNG and SVG, and one page with all of them.
+
+    Raises:
+        RunError: the disk cannot be written.
+    """
+    groups = grouped(runs)
+    tables = summary.tables(groups)
+    for table in tables:
+        write_text(folder / TABLES / f"{table.name}.csv", table.csv())
+        write_text(folder / TABLES / f"{table.name}.tex", table.latex())
+    pictures = figures.draw(groups, folder / FIGURES)
+    lead = _lead(groups, runs)
+    title = f"{folder.resolve().name}: {len(runs)} runs in {len(groups)} settings"
+    html = page.compose(title, lead, tables, pictures, folder / FIGURES)
+    write_text(folder / "comparison.html", html)
+    return Study(groups, tables, pictures, lead)
+
+
+def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
+    counts = sorted({len(group.runs) for group in groups})
+    seeds = " to ".join(str(count) for count in {counts[0], counts[-1]}) if counts else "0"
+    found = [
+        f"{sum(len(group.runs) for group in groups)} finished runs in {len(groups)} settings, "
+        f"{seeds} seeds each."
+    ]
+    unfinished = [run.run_dir.name for run in runs if run.metrics is None]
+    if unfinished:
+        found.append(
+            f"{len(unfinished)} runs without metrics.json are left out (not finished, or failed): "
+            f"{', '.join(unfinished)}."
+        )
+    repeated = [path.name for group in groups for path in group.repeated]
+    if repeated:
+        found.append(
+            f"{len(repeated)} runs repeat a setting and seed that is there already, and are left "
+            f"out: {', '.join(repeated)}."
+        )
+    return found

@@ -1,0 +1,130 @@
+"""A sweep's tables recomputed from the runs' own metrics."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plot_exp.config.schema import Config
+from plot_exp.report import compare, contents
+from plot_exp.report.study.groups import baseline_of, grouped
+from plot_exp.report.study.write import Study
+from plot_exp.workflows import report
+
+MakeRun = Callable[..., Path]
+
+# Accuracy by loss and seed: PLOT is clearly better at every alpha, and alpha=1 clearly best.
+ACCURACY = {
+    ("dpo", None): [0.600, 0.610, 0.605],
+    ("dpo+plot", 0.1): [0.650, 0.661, 0.656],
+    ("dpo+plot", 1.0): [0.700, 0.711, 0.704],
+    ("dpo+plot", 10.0): [0.640, 0.650, 0.646],
+}
+
+
+def make_sweep(make_run: MakeRun, folder: Path) -> None:
+    for (loss, alpha), values in ACCURACY.items():
+        for seed, value in enumerate(values):
+            run_dir = make_run(f"{folder.name}/{loss}-{alpha}-{seed}", seed)
+            settings: dict[str, Any] = yaml.safe_load((run_dir / "config.yaml").read_text())
+            if alpha is None:
+                del settings["loss"]["plot"]
+            else:
+                settings["loss"]["plot"]["alpha"] = alpha
+            (run_dir / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+            metrics = json.loads((run_dir / "metrics.json").read_text())
+            metrics |= {"val/reward_accuracy": value, "base/val/reward_accuracy": 0.5}
+            metrics |= {"eval/exact_match": 0.1, "base/eval/exact_match": 0.0}
+            (run_dir / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.fixture
+def written(make_run: MakeRun, tmp_path: Path) -> tuple[Path, Study]:
+    folder = tmp_path / "sweep"
+    make_sweep(make_run, folder)
+    runs = [contents.read(run) for run in compare.find(folder)]
+    return folder, compare.write(folder, runs)
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row[""]: row for row in csv.DictReader(file)}
+
+
+def test_the_table_recomputes_from_the_runs(written: tuple[Path, Study]) -> None:
+    folder, _ = written
+    rows = rows_of(folder / "tables" / "preferences.csv")
+    for (loss, alpha), values in ACCURACY.items():
+        label = loss if alpha is None else f"{loss} plot.alpha={alpha}"
+        row = rows[label]
+        assert float(row["Reward accuracy ↑/mean"]) == pytest.approx(statistics.fmean(values))
+        assert float(row["Reward accuracy ↑/spread"]) == pytest.approx(statistics.stdev(values))
+        assert float(row["Reward accuracy ↑/count"]) == 3
+    assert float(rows["before training"]["Reward accuracy ↑/mean"]) == 0.5
+
+
+def test_the_clearly_best_alone_is_bold_and_baselines_are_found(
+    written: tuple[Path, Study],
+) -> None:
+    _, study = written
+    text = (study.tables[0]).markdown()
+    bold = re.findall(r"\*\*(\d\.\d+) ", text)
+    assert bold[0] == "0.705"
+    losses = {group.label: baseline_of(group, study.groups) for group in study.groups}
+    assert losses["dpo"] is None
+    for label, baseline in losses.items():
+        if label != "dpo":
+            assert baseline is not None
+            assert baseline.label == "dpo"
+    against = next(table for table in study.tables if table.name == "preferences_against_baseline")
+    names = [row[0].text for row in against.rows]
+    assert names[0] == "dpo+plot plot.alpha=0.1 − dpo"
+    assert against.rows[0][2].bold
+    assert against.rows[0][2].numbers["mean"] == pytest.approx(0.0507, abs=1e-3)
+
+
+def test_a_rate_that_starts_at_nothing_is_not_measurable(written: tuple[Path, Study]) -> None:
+    _, study = written
+    answers = next(table for table in study.tables if table.name == "answers")
+    place = answers.header.index("Exact match of final answers ↑")
+    assert {row[place].text for row in answers.rows[1:]} == {"not measurable"}
+    assert "Not measurable at this size: Exact match" in answers.note
+
+
+def test_figures_and_page_are_written_and_need_no_network(written: tuple[Path, Study]) -> None:
+    folder, _ = written
+    for name in ("comparison", "sensitivity", "training_curves"):
+        assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert b"<svg" in (folder / "figures" / f"{name}.svg").read_bytes()[:600]
+    page = (folder / "comparison.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "dpo+plot plot.alpha=0.1 − dpo" in page
+
+
+def test_latex_escapes_what_would_break_it(written: tuple[Path, Study]) -> None:
+    folder, _ = written
+    text = (folder / "tables" / "preferences.tex").read_text(encoding="utf-8")
+    assert r"\textbf{0.705 $\pm$ 0.006" in text
+    assert not re.search(r"(?<!\\)[_#%](?! Preferences)", text.replace("% Preferences", ""))
+
+
+def test_repeated_and_unfinished_runs_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    for name in ("all/a", "all/b", "all/c"):
+        make_run(name, 0)
+    (tmp_path / "all" / "c" / "metrics.json").unlink()
+    runs = [contents.read(run) for run in compare.find(tmp_path / "all")]
+    (group,) = grouped(runs)
+    assert [path.name for path in group.repeated] == ["b"]
+    report.run(Config.model_construct(runs=str(tmp_path / "all")), tmp_path)
+    text = (tmp_path / "all" / "comparison.md").read_text()
+    assert "left out (not finished, or failed): c." in text
+    assert "repeat a setting and seed" in text
