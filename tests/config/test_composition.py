@@ -110,7 +110,8 @@ def _missing_keys(model: type[BaseModel], content: object, prefix: str = "") -> 
             missing.append(prefix + name)
             continue
         section, mapping = sections_of(field.annotation)
-        if section and not mapping:
+        # A part that was not chosen, such as a benchmark, shows its name alone.
+        if section and not mapping and content[name] is not None:
             missing += _missing_keys(section, content[name], f"{prefix}{name}.")
     return missing
 

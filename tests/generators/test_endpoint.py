@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from plot_exp.config.evals import EndpointConfig
+from plot_exp.config.endpoint import EndpointConfig
 from plot_exp.data.examples import Message
 from plot_exp.errors import RunError, UserError
 from plot_exp.generators import endpoint

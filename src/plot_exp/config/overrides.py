@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
+from plot_exp.config.evals import BENCHMARKS
 from plot_exp.config.keys import dotted, is_known, unknown_key
 from plot_exp.config.losses import TERMS, parse_terms
 from plot_exp.config.nearest import known, nearest
@@ -122,6 +123,13 @@ def explain_failure(error: Exception) -> str:
             return (
                 f"{key} is set, but {term!r} is not in the chosen loss; "
                 f"add it, as in loss=dpo+{term}, or leave the override out"
+            )
+    if found := re.search(r"Could not override '(eval\.(\w+)\S*)'", message):
+        key, benchmark = found.groups()
+        if benchmark in BENCHMARKS:
+            return (
+                f"{key} is set, but {benchmark!r} is not part of the chosen eval; "
+                f"choose it, as in eval={benchmark}, or leave the override out"
             )
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return "; ".join(lines[:2]) or type(error).__name__

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from plot_exp.config.endpoint import EndpointConfig
+from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.generators.base import Generator
+from plot_exp.generators.endpoint import EndpointGenerator
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar, silent
@@ -94,8 +97,44 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What benchmarks are built with, beside their own settings.
+
+    Attributes:
+        cache_dir: the folder for what is kept between calls; each writes below one of its own.
+        batch_size: prompts answered together, by models that a benchmark loads for itself.
+        judge: `eval.judge`: whom to ask where the benchmark's own section names no endpoint.
+        examples: reads the held-out examples of `dataset`, when called.
+    """
+
+    cache_dir: Path
+    batch_size: int
+    judge: EndpointConfig
+    examples: Callable[[], Sequence[PreferenceExample]]
+
+    def open_judge(self, own: EndpointConfig, benchmark: str) -> EndpointGenerator:
+        """The judge's endpoint: the benchmark's own where it names one, or that of all.
+
+        Raises:
+            CannotRunError: neither names one.
+        """
+        settings = own if own.url is not None else self.judge
+        if settings.url is None or settings.model is None:
+            raise CannotRunError(
+                f"{benchmark} needs a judge: name an OpenAI-compatible server and its model with "
+                "eval.judge.url=URL eval.judge.model=NAME"
+            )
+        return EndpointGenerator(settings, self.cache_dir / "answers")
+
+
 class Benchmark(Protocol):
-    """One file a benchmark: `evals/NAME.py`.
+    """One file a benchmark: `evals/NAME.py`, which has a function
+
+        def build(settings: NAMEConfig, tools: Tools) -> Benchmark
+
+    that raises CannotRunError where data, judge or library are missing, and UserError where a
+    setting is wrong. `settings` is the section `eval.NAME`.
 
     Attributes:
         name: its key below `eval/` and its folder.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plot_exp.config.evals import EndpointConfig
+from plot_exp.config.endpoint import EndpointConfig
 from plot_exp.errors import RunError, UserError
 from plot_exp.files import write_json
 from plot_exp.generators.base import Completion, Each, Prompt, Sampling, check_samples

@@ -1,0 +1,40 @@
+"""Which benchmarks a choice of `eval` brings."""
+
+from __future__ import annotations
+
+import pytest
+
+from plot_exp.config.composition import compose
+from plot_exp.config.evals import BENCHMARKS, EvalConfig
+from plot_exp.errors import UserError
+
+
+def chosen(*overrides: str) -> list[str]:
+    config = compose(list(overrides)).eval
+    return [name for name in BENCHMARKS if getattr(config, name) is not None]
+
+
+def test_every_benchmark_is_a_section_and_a_choice() -> None:
+    assert set(BENCHMARKS) <= EvalConfig.model_fields.keys()
+    for name in BENCHMARKS:
+        assert chosen(f"eval={name}") == [name]
+
+
+def test_groups_hold_what_they_say() -> None:
+    assert chosen("eval=quick") == chosen("eval=none") == []
+    assert set(chosen("eval=paper")) == set(BENCHMARKS)
+    config = compose(["eval=general"]).eval
+    assert config.lm_eval is not None
+    assert config.lm_eval.tasks["arc_challenge"] == 25
+    reasoning = compose(["eval=reasoning", "eval.gsm8k.limit=5"]).eval
+    assert reasoning.gsm8k is not None
+    assert reasoning.gsm8k.limit == 5
+    assert reasoning.mt_bench is not None
+    assert "writing" not in (reasoning.mt_bench.categories or [])
+
+
+def test_a_setting_of_a_benchmark_that_is_not_chosen_says_so() -> None:
+    with pytest.raises(UserError, match=r"'gsm8k' is not part of the chosen eval; .*eval=gsm8k"):
+        compose(["eval=quick", "eval.gsm8k.limit=4"])
+    with pytest.raises(UserError, match=r"eval.gsm8k.limt.*limit"):
+        compose(["eval=gsm8k", "eval.gsm8k.limt=4"])
