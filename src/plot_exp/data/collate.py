@@ -1,32 +1,22 @@
 """Tokenised examples laid out as one batch.
 
 What the losses see (`Responses`, and the tokens by `response_of_token`) does not depend on the
-layout; only `input_ids`, `attention_mask` and `position_ids` do.
+layout (`packing`); only where the tokens stand does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from plot_exp.data.on_device import OnDevice
+from plot_exp.data.packing import PADDED, Layout, Visibility, first_fit_decreasing
 from plot_exp.data.tokenise import TokenisedExample
-
-
-class OnDevice:
-    """Dataclass whose tensors move together."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy with every tensor on `device`."""
-        moved = {}
-        for field in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor | OnDevice):
-                moved[field.name] = value.to(device, non_blocking=non_blocking)
-        return replace(self, **moved)  # type: ignore[type-var]  # as above
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,8 @@ class Batch(OnDevice):
     Attributes:
         input_ids, attention_mask, position_ids: [rows, T].
         predict_index: [N] where in the flattened [rows·T] hidden states each scored token is
-            predicted from.
+            predicted from; the first tokens of an example's responses may share an index.
+        own_index: [N] where in them each scored token itself stands.
         targets: [N] the scored tokens.
         token_keys: int64 [rows, T], a hash of prompt, response and position: the same for a token
             wherever its example stands; zero for padding.
@@ -104,18 +95,21 @@ class Batch(OnDevice):
         responses: what is known of the responses.
         tokens: non-padding positions, for throughput.
         sources: the examples it was made from.
+        visibility: which tokens see which, where that is not all before them in their row.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     predict_index: Tensor
+    own_index: Tensor
     targets: Tensor
     token_keys: Tensor
     response_of_token: Tensor
     responses: Responses
     tokens: int
     sources: tuple[TokenisedExample, ...]
+    visibility: Visibility | None = None
 
 
 def describe_responses(examples: Sequence[TokenisedExample]) -> Responses:
@@ -149,37 +143,115 @@ def describe_responses(examples: Sequence[TokenisedExample]) -> Responses:
     )
 
 
+def collate(examples: Sequence[TokenisedExample], pad_id: int, layout: Layout = PADDED) -> Batch:
+    """The examples as rows; the scored tokens have the same order in every layout."""
+    rows = _place(examples, layout)
+    size = rows.count * rows.width
+    ids = np.full(size, pad_id, dtype=np.int64)
+    positions, keys = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+    example, branch = np.full(size, -1, dtype=np.int32), np.zeros(size, dtype=np.int32)
+    targets: list[int] = []
+    predict, own = [], []
+
+    def write(start: int, tokens: tuple[int, ...], first: int, key: int) -> slice:
+        stretch = slice(start, start + len(tokens))
+        steps = np.arange(first, first + len(tokens))
+        ids[stretch], positions[stretch], keys[stretch] = tokens, steps, steps + key
+        return stretch
+
+    for index, (item, starts) in enumerate(zip(examples, rows.starts, strict=True)):
+        prompt, last_prompt = item.prompt_ids, -1
+        for number, (response, start) in enumerate(zip(item.response_ids, starts, strict=True), 1):
+            if start.prompt != last_prompt:
+                example[write(start.prompt, prompt, 0, hash(prompt))] = index
+                last_prompt = start.prompt
+            stretch = write(start.response, response, len(prompt), hash((prompt, response)))
+            example[stretch], branch[stretch] = index, number
+            own.append(np.arange(stretch.start, stretch.stop))
+            predict.append(own[-1] - 1)
+            predict[-1][0] = start.prompt + len(prompt) - 1
+            targets += response
+
+    def rectangle(flat: np.ndarray) -> Tensor:
+        return torch.from_numpy(flat.reshape(rows.count, rows.width))
+
+    responses = describe_responses(examples)
+    seen = Visibility(rectangle(example), rectangle(branch), rows.pieces)
+    return Batch(
+        input_ids=rectangle(ids),
+        attention_mask=rectangle((example >= 0).astype(np.int64)),
+        position_ids=rectangle(positions),
+        predict_index=torch.from_numpy(np.concatenate(predict)),
+        own_index=torch.from_numpy(np.concatenate(own)),
+        targets=torch.tensor(targets),
+        token_keys=rectangle(keys),
+        response_of_token=torch.arange(len(own)).repeat_interleave(responses.length),
+        responses=responses,
+        tokens=int((example >= 0).sum()),
+        sources=tuple(examples),
+        visibility=None if layout.name == "padded" else seen,
+    )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a response and its prompt begin in the flattened rows."""
+
+    prompt: int
+    response: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """`count` rows of `width` positions, and the start of every response by example."""
+
+    count: int
+    width: int
+    starts: list[list[_Start]]
+    pieces: tuple[int, ...] = ()
+
+
+def _place(examples: Sequence[TokenisedExample], layout: Layout) -> _Rows:
+    if layout.name == "padded":
+        return _padded(examples, layout.multiple)
+    lengths = [layout.length(item) for item in examples]
+    rows = [[index] for index in range(len(examples))]
+    if layout.name == "packed":
+        rows = first_fit_decreasing(lengths, layout.capacity)
+    sizes = [sum(lengths[index] for index in row) for row in rows]
+    joined = layout.joined and layout.name == "packed"
+    width = _multiple(sum(sizes) if joined else max(sizes), layout.multiple)
+    starts: list[list[_Start]] = [[] for _ in examples]
+    at = 0
+    for number, row in enumerate(rows):
+        at = at if joined else number * width
+        for index in row:
+            prompt, item = at, examples[index]
+            at += len(item.prompt_ids)
+            for ids in item.response_ids:
+                starts[index].append(_Start(prompt, at))
+                at += len(ids)
+    if not joined:
+        return _Rows(len(rows), width, starts)
+    padding = (width - sum(sizes),) if width > sum(sizes) else ()
+    return _Rows(1, width, starts, (*sizes, *padding))
+
+
+def _padded(examples: Sequence[TokenisedExample], multiple: int) -> _Rows:
+    """One row a response."""
+    width = _multiple(max(PADDED.length(item) for item in examples), multiple)
+    starts, row = [], 0
+    for item in examples:
+        prompts = [(row + place) * width for place in range(len(item.response_ids))]
+        starts.append([_Start(prompt, prompt + len(item.prompt_ids)) for prompt in prompts])
+        row += len(prompts)
+    return _Rows(row, width, starts)
+
+
+def _multiple(length: int, of: int) -> int:
+    return -(-length // of) * of
+
+
 def collate_padded(examples: Sequence[TokenisedExample], pad_id: int) -> Batch:
     """One row a response, prompt and response, padded on the right."""
-    rows = [(item.prompt_ids, ids) for item in examples for ids in item.response_ids]
-    width = max(len(prompt) + len(response) for prompt, response in rows)
-    input_ids = torch.full((len(rows), width), pad_id)
-    attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
-    token_keys = torch.zeros_like(input_ids)
-    predict, targets, response_of_token = [], [], []
-    for row, (prompt, response) in enumerate(rows):
-        end = len(prompt) + len(response)
-        input_ids[row, :end] = torch.tensor(prompt + response)
-        attention_mask[row, :end] = 1
-        token_keys[row, :end] = torch.arange(end) + torch.cat(
-            [
-                torch.full((len(prompt),), hash(prompt)),
-                torch.full((len(response),), hash((prompt, response))),
-            ]
-        )
-        before_response = row * width + len(prompt) - 1
-        predict.append(torch.arange(before_response, before_response + len(response)))
-        targets.append(torch.tensor(response))
-        response_of_token.append(torch.full((len(response),), row))
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
-        predict_index=torch.cat(predict),
-        targets=torch.cat(targets),
-        token_keys=token_keys,
-        response_of_token=torch.cat(response_of_token),
-        responses=describe_responses(examples),
-        tokens=int(attention_mask.sum()),
-        sources=tuple(examples),
-    )
+    return collate(examples, pad_id)
