@@ -11,7 +11,7 @@ from plot_exp.data.collate import Responses, describe_responses
 from plot_exp.data.preference_distribution import TokenCounts
 from plot_exp.losses.base import Totals
 from plot_exp.losses.context import Context
-from plot_exp.ops.scores import Pool, Scores, Side
+from plot_exp.ops.scores import Pool, Scores, Side, TokenOutput
 
 from scoring_models import example
 
@@ -19,6 +19,7 @@ from scoring_models import example
 def scores(
     token_logps: Sequence[Sequence[float]],
     distributions: dict[tuple[Side, Pool], Tensor] | None = None,
+    tokens: dict[TokenOutput, Tensor] | None = None,
 ) -> Scores:
     """Scores of responses from their token log-probabilities, in float64."""
     lengths = torch.tensor([len(row) for row in token_logps])
@@ -27,6 +28,7 @@ def scores(
         torch.repeat_interleave(torch.arange(len(token_logps)), lengths),
         lengths,
         distributions or {},
+        tokens or {},
     )
 
 

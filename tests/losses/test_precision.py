@@ -15,9 +15,12 @@ from plot_exp.config.losses import (
     AOTUnpairedConfig,
     DEFTConfig,
     DPOConfig,
+    EMOConfig,
+    IPOConfig,
     KLConfig,
     PLOTConfig,
     PROConfig,
+    TDPOConfig,
 )
 from plot_exp.losses.base import Term
 from plot_exp.ops.scores import Scores
@@ -32,6 +35,9 @@ SECTIONS: dict[str, Any] = {
     "aot hinge": AOTConfig(relaxation="squared_hinge"),
     "aot_unpaired squares": AOTUnpairedConfig(relaxation="least_squares"),
     "pro alone": PROConfig(sft_weight=0),
+    "ipo mean": IPOConfig(reduction="mean"),
+    "tdpo 1": TDPOConfig(variant=1),
+    "emo capped": EMOConfig(cap=3.0),
     "kl reverse": KLConfig(direction="reverse", transform="softmax"),
     "deft floored": DEFTConfig(floor=-4.0),
     "plot sliced": PLOTConfig(transport="sliced", directions=4),
@@ -56,11 +62,16 @@ def random_scores(scale: float, seed: int) -> Scores:
     """Token log-probabilities and pooled distributions of random logits of that scale."""
     generator = torch.Generator().manual_seed(seed)
     lengths = [n for row in LENGTHS for n in row]
-    logits = scale * torch.randn(20, VOCABULARY, generator=generator, dtype=torch.float64)
+    logits = scale * torch.randn(sum(lengths), VOCABULARY, generator=generator, dtype=torch.float64)
     logps = torch.log_softmax(logits, -1)
     rows = [(-scale * torch.rand(n, generator=generator)).tolist() for n in lengths]
     pooled = {("chosen", "batch"): logps.exp().sum(0), ("chosen", "log_batch"): logps.sum(0)}
-    return scores(rows, pooled)
+    tokens = {
+        "predicting_hidden": logits[:, :6],
+        "reference_kl": scale * torch.rand(len(logits), generator=generator, dtype=torch.float64),
+        "label_cost": 2 * torch.rand(len(logits), generator=generator, dtype=torch.float64),
+    }
+    return scores(rows, pooled, tokens)
 
 
 def evaluated(term: Term, dtype: torch.dtype, scale: float) -> tuple[float, list[torch.Tensor]]:
@@ -71,7 +82,8 @@ def evaluated(term: Term, dtype: torch.dtype, scale: float) -> tuple[float, list
     )
     # Only what the term asks for, so that every leaf it has is one it reads.
     wanted = {key: policy.distributions[key] for key in term.request.distributions}
-    leaves = replace(policy, distributions=wanted).leaves()
+    tokens = {name: policy.tokens[name] for name in term.request.tokens}
+    leaves = replace(policy, distributions=wanted, tokens=tokens).leaves()
     responses = ranked(*LENGTHS)
     loss = term(leaves, reference, responses, totals(responses)).loss
     tensors = leaves.tensors()

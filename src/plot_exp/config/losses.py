@@ -16,10 +16,13 @@ from plot_exp.config.nearest import known
 from plot_exp.config.relatives import (
     CPOConfig,
     DPOPConfig,
+    EMOConfig,
     IPOConfig,
     KTOConfig,
     ORPOConfig,
+    OTPOConfig,
     SimPOConfig,
+    TDPOConfig,
 )
 from plot_exp.config.terms import Term, TermConfig
 from plot_exp.errors import UserError
@@ -203,6 +206,9 @@ TERMS: dict[str, type[Term]] = {
     "orpo": ORPOConfig,
     "dpop": DPOPConfig,
     "kto": KTOConfig,
+    "tdpo": TDPOConfig,
+    "otpo": OTPOConfig,
+    "emo": EMOConfig,
     "plot": PLOTConfig,
     "deft": DEFTConfig,
     "kl": KLConfig,

@@ -111,7 +111,6 @@ class OTPOConfig(TermConfig):
     Attributes:
         epsilon: weight of the plan's entropy, in units of the largest cost.
         mass_penalty: weight of the divergences of the plan's marginals from one a token.
-        iterations: scalings at most.
     """
 
     needs_pairs: ClassVar[bool] = True
@@ -119,7 +118,6 @@ class OTPOConfig(TermConfig):
     beta: float = Field(0.1, gt=0)
     epsilon: float = Field(0.1, gt=0)
     mass_penalty: float = Field(0.2, gt=0)
-    iterations: int = Field(1000, ge=1)
 
 
 class EMOConfig(TermConfig):
