@@ -92,8 +92,12 @@ class Scores:
 
     def sums(self) -> Tensor:
         """[R] s(y), the log-probability of each response."""
-        zeros = self.token_logps.new_zeros(len(self.length))
-        return zeros.index_add(0, self.response_of_token, self.token_logps)
+        return self.per_response(self.token_logps)
+
+    def per_response(self, values: Tensor) -> Tensor:
+        """[R] the sum over each response of one value [N] a token."""
+        zeros = values.new_zeros(len(self.length))
+        return zeros.index_add(0, self.response_of_token, values)
 
     def means(self) -> Tensor:
         """[R] s(y) / |y|."""
