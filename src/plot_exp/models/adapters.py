@@ -47,6 +47,7 @@ def add_adapter(model: nn.Module, config: LoRAConfig, seed: int) -> None:
         UserError: peft is missing, or a target module is not there.
     """
     peft = _peft()
+    assert config.rank is not None
     targets = config.target_modules
     settings = peft.LoraConfig(
         r=config.rank,
@@ -96,18 +97,13 @@ def _inject(model: nn.Module, settings: Any, name: str) -> None:
     try:
         peft.inject_adapter_in_model(settings, model, name)
     except ValueError as error:
-        known = sorted(
-            {key.rpartition(".")[2] for key, one in model.named_modules() if _plain(one)}
-        )
+        linear = [key for key, one in model.named_modules() if isinstance(one, nn.Linear)]
+        known = sorted({key.rpartition(".")[2] for key in linear})
         raise UserError(
             f"model.lora.target_modules={settings.target_modules}: "
             f"{str(error).splitlines()[0]} The model's linear layers are {', '.join(known)}"
         ) from error
     _drop_by_token(model)
-
-
-def _plain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
 
 
 def _drop_by_token(model: nn.Module) -> None:
@@ -204,6 +200,6 @@ def save_adapter(model: nn.Module, folder: Path, origin: str) -> None:
         .items()
     }
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    settings: Any = model.peft_config[POLICY]  # type: ignore[union-attr,index]
+    settings: Any = model.peft_config[POLICY]  # type: ignore[index]
     settings.base_model_name_or_path = origin
     settings.save_pretrained(str(folder))

@@ -181,8 +181,8 @@ def _additive(attention_mask: Tensor | None, query: Tensor) -> Tensor:
 def set_dropout(model: nn.Module, probability: float) -> None:
     """Sets every dropout probability of a transformers model, the attention's included.
 
-    Probabilities that modules keep as plain numbers count too; an adapter's own is left. Falcon reads its own from the
-    configuration, which is left as it is.
+    Probabilities that modules keep as plain numbers count too. Falcon reads its own from the
+    configuration, which is left as it is; so is an adapter's.
     """
     for layer, (place, parent) in enumerate(list(model.named_modules())):
         if place.endswith("lora_dropout"):

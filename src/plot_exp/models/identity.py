@@ -55,7 +55,7 @@ def weights_fingerprint(model: Any, leave_out: str | None = None) -> str:
         name, tensor = entry
         content = hashlib.sha256(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
-        content.update(memoryview(flat.view(torch.uint8).numpy()))
+        content.update(flat.view(torch.uint8).numpy().data)
         return content.digest()
 
     entries = [

@@ -62,6 +62,11 @@ class PolicyStart:
         self.moved = False
 
     @property
+    def holds(self) -> bool:
+        """Whether the start can still be had from the policy."""
+        return not self.moved or has_adapter(self.policy.model)
+
+    @property
     def device(self) -> torch.device:
         """That of the policy."""
         return self.policy.device
@@ -91,7 +96,7 @@ class PolicyStart:
         Raises:
             RuntimeError: the weights have moved, and no adapter can be switched off.
         """
-        if self.moved and not has_adapter(self.policy.model):
+        if not self.holds:
             raise RuntimeError("the policy's weights have moved from where they started")
         training = self.policy.training
         self.policy.eval()

@@ -13,7 +13,8 @@ import hashlib
 import json
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ class ReferenceCache:
             part = _read(file, mark)
             assert part is not None
             keys, starts, logps = part
-            pieces.append((keys, [logps[a:b] for a, b in zip(starts, starts[1:], strict=False)]))
+            pieces.append((keys, [logps[a:b] for a, b in pairwise(starts)]))
         _write(self.path, self.key, pieces)
         shutil.rmtree(self.parts, ignore_errors=True)
 
@@ -202,7 +203,7 @@ def _write(
     """One file, whole or not at all; `mark` says what it holds."""
     keys = [key for some, _ in pieces for key in some]
     rows = [row for _, some in pieces for row in some]
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16),
         "starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
         "token_logps": np.concatenate(rows),
@@ -213,7 +214,7 @@ def _write(
 
 
 def _read(path: Path, mark: str) -> tuple[list[bytes], np.ndarray, np.ndarray] | None:
-    """Keys, starts and memory-mapped log-probabilities; None unless the file is what it should be."""
+    """Keys, starts and mapped log-probabilities; None unless the file is what it should be."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -240,7 +241,7 @@ def _read(path: Path, mark: str) -> tuple[list[bytes], np.ndarray, np.ndarray] |
 _DTYPES = {"U8": np.uint8, "I64": np.int64, "F32": np.float32, "F64": np.float64}
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(np.ascontiguousarray(arrays[name]).data)

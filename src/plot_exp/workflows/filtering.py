@@ -11,14 +11,14 @@ from plot_exp.data.loader import evaluation_batches
 from plot_exp.losses.context import Context
 from plot_exp.losses.deft import distribution_reward, signed_difference
 from plot_exp.losses.distribution import sides
-from plot_exp.models.policy import Policy
+from plot_exp.models.reference import Reference
 from plot_exp.ops.scores import Request
 from plot_exp.progress import Bar
 from plot_exp.workflows.prepare import Prepared
 
 
 def filter_training(
-    config: Config, prepared: Prepared, reference: Policy, context: Context, bar: Bar
+    config: Config, prepared: Prepared, reference: Reference, context: Context, bar: Bar
 ) -> None:
     """Leaves in `prepared.train` what `loss.deft.filter` keeps, and counts the rest as dropped.
 
@@ -47,7 +47,7 @@ def example_rewards(
     config: Config,
     section: DEFTConfig,
     prepared: Prepared,
-    reference: Policy,
+    reference: Reference,
     context: Context,
     bar: Bar,
 ) -> list[float]:

@@ -207,11 +207,8 @@ class Source:
 
     def __call__(self) -> AbstractContextManager[Policy]:
         """See `CachedReference`."""
-        opened = self.opened
-        if isinstance(opened, PolicyStart) and (
-            not opened.moved or has_adapter(opened.policy.model)
-        ):
-            return opened.live()
+        if isinstance(self.opened, PolicyStart) and self.opened.holds:
+            return self.opened.live()
         return self._from_files()
 
     @contextmanager
