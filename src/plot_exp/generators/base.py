@@ -80,14 +80,13 @@ Each: TypeAlias = Callable[[int, list[Completion]], None]
 
 
 class Generator(Protocol):
-    """A model that answers. A judge is one too.
+    """A model that answers. A judge is one too."""
 
-    Attributes:
-        name: what is said of it beside its completions: a hub id, a directory, a model's name at
-            an endpoint.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What is said of it beside its completions: a hub id, a directory, a model's name at an
+        endpoint."""
+        ...
 
     def __call__(
         self,
