@@ -13,6 +13,7 @@ from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.endpoint import EndpointConfig
 
 AttackName = Literal["zero_shot", "sfs", "pez", "gbda", "uat", "gcg"]
+ATTACKS: tuple[AttackName, ...] = ("zero_shot", "sfs", "pez", "gbda", "uat", "gcg")
 INITIAL = "! " * 20
 CLASSIFIER = "cais/HarmBench-Llama-2-13b-cls"
 
@@ -182,28 +183,24 @@ class ASRConfig(Section):
     """Attack success rate.
 
     Attributes:
-        attacks: which are run; none leaves the whole evaluation out.
+        attacks: which are run, in this order.
         behaviours: whose file; `demo` is embedded.
         path: the file or folder; null looks under `PLOT_EXP_DATA`.
         split: of HarmBench's files.
         functional, semantic: only behaviours of these categories; null for all.
         limit: at most so many behaviours, evenly over the categories; null for all.
-        base: attack the policy's start as well, where a run is measured.
         max_new_tokens: of a completion, which is greedy.
-        batch_size: completions side by side.
     """
 
-    attacks: list[AttackName] = Field(default_factory=list)
+    attacks: list[AttackName] = Field(default_factory=lambda: list(ATTACKS))
     behaviours: Literal["demo", "harmbench", "advbench"] = "demo"
     path: str | None = None
     split: Literal["all", "val", "test"] = "all"
     functional: list[str] | None = None
     semantic: list[str] | None = None
     limit: int | None = Field(None, ge=1)
-    base: bool = True
     seed: int = Field(0, ge=0, le=LARGEST)
     max_new_tokens: int = Field(512, ge=1)
-    batch_size: int = Field(32, ge=1)
     attacker: AttackerConfig = AttackerConfig()
     zero_shot: ZeroShotConfig = ZeroShotConfig()
     sfs: SFSConfig = SFSConfig()

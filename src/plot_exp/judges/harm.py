@@ -38,13 +38,12 @@ Told = Callable[[int, HarmVerdict], None]
 
 
 class HarmJudge(Protocol):
-    """Judges completions.
+    """Judges completions."""
 
-    Attributes:
-        name: beside every number that rests on it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What stands beside every number that rests on it."""
+        ...
 
     def __call__(
         self, questions: Sequence[Question], told: Told, bar: Bar = silent
