@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import traceback
@@ -16,7 +17,7 @@ from plot_exp.errors import RunError, UserError
 from plot_exp.files import prepare_folder
 
 # What may differ between two commands that mean the same run.
-INCIDENTAL = ("resume", "cache_dir", "output_dir", "logger.", "trainer.progress")
+INCIDENTAL = ("resume", "objective", "cache_dir", "output_dir", "logger.", "trainer.progress")
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -28,6 +29,7 @@ class Outcome:
     Attributes:
         exit_code: what the shell sees: 0, 1 for a failed run, 2 for bad input.
         message: why it failed, or why nothing was run.
+        objective: the metric that `float` gives, for a sweeper that searches.
     """
 
     run_dir: Path
@@ -35,6 +37,17 @@ class Outcome:
     exit_code: int = 0
     message: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    objective: str = ""
+
+    def __float__(self) -> float:
+        """The metric that a search looks at.
+
+        Raises:
+            ValueError: the run has no such number; a search counts it as failed.
+        """
+        if self.objective not in self.metrics:
+            raise ValueError(f"{self.run_dir} has no {self.objective}")
+        return self.metrics[self.objective]
 
 
 def run(config: Config, run_dir: Path) -> Outcome:
@@ -90,7 +103,8 @@ def run_point(config: Config, run_dir: Path) -> Outcome:
     except UserError as error:
         return Outcome(run_dir, "failed", error.exit_code, str(error))
     if (run_dir / "metrics.json").is_file():
-        return Outcome(run_dir, "skipped", message="finished before")
+        metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+        return Outcome(run_dir, "skipped", message="finished before", metrics=metrics)
     if config.task == "train":
         config = config.model_copy(update={"resume": str(run_dir)})
     return run(config, run_dir)

@@ -63,6 +63,7 @@ def point(node: DictConfig) -> Outcome:
         config = to_config(node, hydra.runtime.choices.get("loss"))
         check(config)
         outcome = run_point(config, run_dir)
+        outcome.objective = config.objective
     except UserError as error:
         outcome = Outcome(run_dir, "failed", error.exit_code, str(error))
     remove_empty([run_dir])

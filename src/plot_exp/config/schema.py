@@ -150,6 +150,7 @@ class Config(Section):
         resume: a run directory to go on with.
         run: a finished run directory, for `task=evaluate` and `task=export`.
         runs: a directory of finished runs, for `task=report`.
+        objective: the metric that a searching sweeper (`hydra/sweeper=optuna`) looks at.
         cache_dir: base models, tokenised data, distributions and sampled rejections.
     """
 
@@ -168,6 +169,7 @@ class Config(Section):
     resume: str | None = None
     run: str | None = None
     runs: str | None = None
+    objective: str = "val/reward_accuracy"
     output_dir: str = "outputs"
     cache_dir: str
 

@@ -17,7 +17,15 @@ from plot_exp.report.study.write import write as write_study
 # Folders of a run that hold no runs, though other tools keep a config.yaml there.
 CLOSED = {".hydra", "wandb", "checkpoints", "model", "plots", "tables", "figures"}
 # What differs between any two runs and explains nothing.
-INCIDENTAL = ("name", "resume", "cache_dir", "output_dir", "logger", "trainer.progress")
+INCIDENTAL = (
+    "name",
+    "resume",
+    "objective",
+    "cache_dir",
+    "output_dir",
+    "logger",
+    "trainer.progress",
+)
 ABSENT = "not measured"
 # More columns than these are not read; the tables over seeds say it then.
 MOST_SIDE_BY_SIDE = 6

@@ -16,6 +16,7 @@ from plot_exp.report.measures import Measure, measures
 INCIDENTAL = (
     "name",
     "resume",
+    "objective",
     "cache_dir",
     "output_dir",
     "logger",
