@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
-from typing import Any
+
+from plot_exp.judges.equivalence import SECONDS, check
 
 # A sign counts only where it does not join two operands, as in `12-5`.
 _NUMBER = re.compile(
@@ -13,7 +13,6 @@ _NUMBER = re.compile(
 )
 _STRICT = re.compile(r"####[^\S\n]*(.*)")
 _BOXES = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
-_SECONDS = 5
 
 
 def normalise_number(text: str) -> str | None:
@@ -86,27 +85,19 @@ def grade(dataset: str, text: str, answer: str) -> bool:
 
 
 def equivalent(candidate: str, gold: str) -> bool:
+    """Whether two LaTeX expressions say the same; see `compare`."""
+    return compare(candidate, gold) is True
+
+
+def compare(candidate: str, gold: str, seconds: float = SECONDS) -> bool | None:
     """Whether two LaTeX expressions say the same: as text, or else by `math-verify`.
 
-    Each step is stopped after a few seconds, and then counts as different. The library's clock
-    needs the main thread; elsewhere there is no limit.
+    Returns:
+        None where `math-verify` did not come to an end within `seconds`.
     """
     if _bare(candidate) == _bare(gold):
         return True
-    import math_verify
-
-    seconds = _SECONDS if threading.current_thread() is threading.main_thread() else None
-
-    def parse(text: str) -> list[Any]:
-        return math_verify.parse(
-            f"$\\boxed{{{text}}}$", parsing_timeout=seconds, raise_on_error=False
-        )
-
-    return bool(
-        math_verify.verify(
-            parse(gold), parse(candidate), timeout_seconds=seconds, raise_on_error=False
-        )
-    )
+    return check(gold, candidate, seconds)
 
 
 def _plain(match: re.Match[str]) -> str:

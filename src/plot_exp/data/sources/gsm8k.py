@@ -52,7 +52,7 @@ def read(
     tally = Tally(config.name)
     tallies.append(tally)
     worked: dict[Origin, str] = {}
-    groups = {split: list(_examples(rows, worked, tally)) for split, rows in _row_groups(config)}
+    groups = {split: list(_examples(rows, worked, tally)) for split, rows in row_groups(config)}
     return finish(
         [groups],
         config,
@@ -64,7 +64,12 @@ def read(
     )
 
 
-def _row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
+def row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
+    """The published rows of each split: `train`, `validation` (the test split), or `all`.
+
+    Raises:
+        UserError: neither the folder nor the hub has them.
+    """
     root = find_root(config, FOLDER, HUB_NAME)
     if root is None:
         name = config.hub_name or HUB_NAME

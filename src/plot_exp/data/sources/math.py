@@ -55,7 +55,7 @@ def read(
     tally = Tally(config.name)
     tallies.append(tally)
     groups: dict[str, list[PreferenceExample]] = {}
-    for split, rows in _row_groups(config):
+    for split, rows in row_groups(config):
         for example in _examples(rows, tally):
             if config.subset in (None, example.category):
                 groups.setdefault(split, []).append(example)
@@ -64,7 +64,12 @@ def read(
     )
 
 
-def _row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
+def row_groups(config: DatasetConfig) -> Iterator[tuple[str, Iterable[Row]]]:
+    """The published rows of each split: `train`, `validation` (the test split), or `all`.
+
+    Raises:
+        UserError: neither the folder nor the hub has them.
+    """
     root = find_root(config, FOLDER, HUB_NAME)
     if root is not None:
         for part in parts(root):
