@@ -13,12 +13,13 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from plot_exp.config.losses import AOTConfig, AOTUnpairedConfig, DPOConfig
+from plot_exp.config.losses import AOTConfig, AOTUnpairedConfig, DPOConfig, IPOConfig
 from plot_exp.data.collate import Batch, collate_padded
 from plot_exp.losses.aot import AOT
 from plot_exp.losses.aot_unpaired import AOTUnpaired
 from plot_exp.losses.base import Term, Totals
 from plot_exp.losses.dpo import DPO
+from plot_exp.losses.ipo import IPO
 from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request
 
@@ -130,6 +131,7 @@ def assert_same(one: tuple[float, list[Tensor]], other: tuple[float, list[Tensor
         ("sigmoid", DPO(DPOConfig(beta=BETA), NOTHING)),
         ("aot", AOT(AOTConfig(beta=BETA), NOTHING)),
         ("aot_unpaired", AOTUnpaired(AOTUnpairedConfig(beta=BETA), NOTHING)),
+        ("ipo", IPO(IPOConfig(beta=BETA, reduction="mean"), NOTHING)),
     ],
 )
 def test_value_and_gradient(
