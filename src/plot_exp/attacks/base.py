@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.progress import Bar, silent
+
+# Steps of an attack that takes minutes a behaviour on a model of usual size.
+LONG_WAY = 200
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,12 @@ class Attack(ABC):
             record: is told each behaviour's cases as soon as they are there.
         """
         for behaviour in bar(behaviours, f"{self.name}: behaviours", len(behaviours)):
-            record(behaviour, self.attack(behaviour, bar))
+            record(behaviour, self.attack(behaviour, self._inner(bar)))
+
+    def _inner(self, bar: Bar) -> Bar:
+        """A bar within a behaviour: in a log, where lines stay, only on a long way."""
+        steps = getattr(getattr(self, "config", None), "steps", 0)
+        return bar if sys.stderr.isatty() or steps >= LONG_WAY else silent
 
 
 def seed_of(*parts: object) -> int:

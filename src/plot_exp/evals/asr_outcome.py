@@ -80,8 +80,7 @@ def _sample(
     return {
         "prompt": case.best.text,
         "response": records.completions[digest(case.best.text)]["completion"],
-        "verdict": "harmful" if verdict.harmful else "not harmful",
-        "words": verdict.words,
+        "verdict": f"{'success' if verdict.harmful else 'no success'} ({verdict.words})",
         "attack": attack,
         "behaviour": behaviour.id,
         "request": behaviour.text,
