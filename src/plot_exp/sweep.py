@@ -17,6 +17,9 @@ from plot_exp.dispatch import Outcome, remove_empty, run_point
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_folder
 
+# Where Hydra's Optuna sweeper leaves what it found.
+SEARCH_RESULTS = "optimization_results.yaml"
+
 
 def sweep(hydra: Hydra, overrides: list[str]) -> int:
     """Run the sweep that the overrides describe.
@@ -79,3 +82,6 @@ def summarise(batches: Sequence[Sequence[JobReturn]], folder: Path) -> None:
             outcome: Outcome = job.return_value
             reason = f": {outcome.message}" if outcome.message else ""
             print(f"  {outcome.status:<8}{' '.join(job.overrides or []) or 'defaults'}{reason}")
+    best = folder / SEARCH_RESULTS
+    if not batches and best.is_file():
+        print(best.read_text(encoding="utf-8").rstrip())
