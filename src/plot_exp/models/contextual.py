@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plot_exp.data.collate import Batch
+from plot_exp.models.attention import decoder_for
 from plot_exp.models.policy import Policy
 
 
@@ -29,7 +30,7 @@ def contextual_embedding(policy: Policy, batches: Iterable[Batch]) -> Tensor:
     policy.eval()
     for batch in batches:
         batch = batch.to(policy.device)
-        hidden = policy.model.get_decoder()(
+        hidden = decoder_for(policy.model, batch)(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,

@@ -11,7 +11,8 @@ torch's own random masks, which depend on the batch.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -54,6 +55,17 @@ class _Replayed(AbstractContextManager[None]):
 
     def __exit__(self, *_: object) -> None:
         _Keys.current = self.before.pop()
+
+
+@contextmanager
+def within_keys(start: int, stop: int) -> Iterator[None]:
+    """For attention over a stretch of the rows: their keys there."""
+    whole = _Keys.current
+    try:
+        _Keys.current = None if whole is None else whole[:, start:stop]
+        yield
+    finally:
+        _Keys.current = whole
 
 
 def recompute_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -195,23 +207,25 @@ def set_dropout(model: nn.Module, probability: float) -> None:
                 setattr(parent, name, probability)
     for module in model.modules():
         config = getattr(module, "config", None)
-        if config is not None and probability > 0 and _takes_our_attention(config):
+        if config is not None and probability > 0 and takes_our_attention(config):
             _register_attention()
             config._attn_implementation = ATTENTION
 
 
 def drops_by_token(model: nn.Module) -> bool:
     """Whether a pass in training mode draws masks by token, an adapter's included."""
-    if getattr(getattr(model, "config", None), "_attn_implementation", None) == ATTENTION:
-        return True
-    return any(isinstance(one, TokenDropout) and one.p > 0 for one in model.modules())
+    return any(
+        isinstance(value, float) and "drop" in name and value > 0
+        for module in model.modules()
+        for name, value in vars(module).items()
+    ) or any(isinstance(module, TokenDropout) and module.p > 0 for module in model.modules())
 
 
-def _takes_our_attention(config: Any) -> bool:
+def takes_our_attention(config: Any) -> bool:
     """SDPA, or the eager form where only a soft-cap stands against SDPA."""
     kind = getattr(config, "_attn_implementation", None)
     softcap = getattr(config, "attn_logit_softcapping", None)
-    return kind == "sdpa" or (kind == "eager" and softcap is not None)
+    return kind in ("sdpa", ATTENTION) or (kind == "eager" and softcap is not None)
 
 
 def _register_attention() -> None:

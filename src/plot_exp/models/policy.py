@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.errors import UserError
+from plot_exp.models.attention import decoder_for
 from plot_exp.models.dropout import drops_by_token, recompute_contexts, use_token_keys
 from plot_exp.ops.head import Head
 from plot_exp.ops.reference_states import ReferenceStates
@@ -24,15 +25,16 @@ class Policy(nn.Module):
 
     Args:
         model: any decoder with `get_decoder()` and an output embedding.
+        head_chunk: positions whose logits are held at once, or `auto`; see `ops.memory`.
 
     Raises:
         UserError: the model's own logits cannot be repeated from backbone and head.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, head_chunk: int | Literal["auto"] = "auto") -> None:
         super().__init__()
         self.model = model
-        self.head = Head(model.get_output_embeddings(), model.config)
+        self.head = Head(model.get_output_embeddings(), model.config, head_chunk)
         self._check_head()
 
     def forward(
@@ -49,7 +51,7 @@ class Policy(nn.Module):
             reference: what `states` of the reference gave for this batch, where asked for.
         """
         use_token_keys(None if dropout_seed is None else batch.token_keys, dropout_seed or 0)
-        return score(self.model.get_decoder(), self.head, batch, request, reference)
+        return score(decoder_for(self.model, batch), self.head, batch, request, reference)
 
     def states(self, scores: Scores | None) -> ReferenceStates | None:
         """What another policy's KL to this one reads, of this one's scores of the same batch.
@@ -141,7 +143,8 @@ def load_trained(policy: Policy, weights: Mapping[str, Tensor]) -> None:
 def frozen_copy(policy: Policy) -> Policy:
     """The policy as it is now, in eval mode and without gradients."""
     reference = copy.deepcopy(policy)
-    reference.head = Head(reference.model.get_output_embeddings(), reference.model.config)
+    model = reference.model
+    reference.head = Head(model.get_output_embeddings(), model.config, policy.head.chunk)
     return freeze(reference)
 
 

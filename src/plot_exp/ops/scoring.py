@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
 
 from plot_exp.data.collate import Batch
 from plot_exp.ops.chunked import read_head
@@ -14,7 +16,7 @@ from plot_exp.ops.scores import Request, Scores, TokenOutput
 
 
 def score(
-    backbone: nn.Module,
+    backbone: Callable[..., Any],
     head: Head,
     batch: Batch,
     request: Request,
@@ -26,7 +28,7 @@ def score(
     taken in fp32 whatever the model's precision.
 
     Args:
-        backbone: maps input ids to hidden states [rows, T, D].
+        backbone: a decoder, or what calls one: input ids to hidden states [rows, T, D].
         head: maps hidden states [N, D] to logits [N, V].
         reference: read for `reference_kl`.
 
@@ -47,7 +49,7 @@ def score(
     outputs = read_head(head, predicting, readout)
     tokens: dict[TokenOutput, Tensor] = {name: outputs[name] for name in readout.tokens}
     if "hidden" in request.tokens:
-        tokens["hidden"] = hidden[own_index(batch)]
+        tokens["hidden"] = hidden[batch.own_index]
     if "predicting_hidden" in request.tokens:
         tokens["predicting_hidden"] = predicting
     return Scores(
@@ -57,15 +59,3 @@ def score(
         {key: outputs[key] for key in readout.pools},
         tokens,
     )
-
-
-def own_index(batch: Batch) -> Tensor:
-    """[N] where in the flattened hidden states each scored token itself stands.
-
-    A token stands where the next token of its response is predicted; the last one, in every
-    layout, right behind the position it is predicted from, or behind its prompt.
-    """
-    followed = batch.response_of_token[1:] == batch.response_of_token[:-1]
-    own = batch.predict_index + 1
-    own[:-1] = torch.where(followed, batch.predict_index[1:], own[:-1])
-    return own
