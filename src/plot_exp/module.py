@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,16 +15,22 @@ from plot_exp.config.schema import OptimizerConfig, TrainerConfig
 from plot_exp.data.collate import Batch
 from plot_exp.data.mismatched import Mismatch
 from plot_exp.errors import RunError
+from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
-from plot_exp.ops.scores import Request, Scores
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
-from plot_exp.training.metrics import Throughput, response_metrics, term_metrics
-from plot_exp.training.mismatched import mismatched_log_ratio
+from plot_exp.training.metrics import (
+    Throughput,
+    read_together,
+    response_metrics,
+    term_metrics,
+)
+from plot_exp.training.optimizer import build_optimizer, learning_rate_factor
 from plot_exp.training.part import Part
+from plot_exp.training.passes import Passes
 from plot_exp.training.world import World, current_world
 
 Log = Callable[[Mapping[str, float], int], None]
@@ -84,6 +89,12 @@ class PreferenceModule(pl.LightningModule):
         }
         self.carried: list[Part] | None = None
         self.world = World()
+        self.drops = policy.drops
+        self.watch = FiniteWatch(
+            list(composite.terms), sticky=trainer_config.on_nonfinite == "stop"
+        )
+        # Frozen weights are not in the checkpoints.
+        self.strict_loading = False
         self.throughput = Throughput()
         self.latest: dict[str, float] = {}
 
@@ -98,13 +109,7 @@ class PreferenceModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on what is trainable, and the schedule over the run's steps."""
         settings = self.optimizer_settings
-        optimizer = torch.optim.AdamW(
-            self.policy.trainable(),
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = build_optimizer(self.policy.trainable(), settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.steps, settings)
         )
@@ -114,50 +119,78 @@ class PreferenceModule(pl.LightningModule):
         """Finds the other processes, if there are any."""
         self.world = current_world(self.policy.device)
 
+    def transfer_batch_to_device(
+        self, batch: list[Batch], device: torch.device, dataloader_idx: int
+    ) -> list[Batch]:
+        """Leaves it where it is: `training_step` counts on the CPU, where nothing waits."""
+        return batch
+
     def training_step(self, microbatches: list[Batch], batch_idx: int) -> None:
-        """One optimizer step."""
+        """One optimizer step; between log steps nothing is read from the device."""
         step = self.completed_steps + 1
         logging = step % self.settings.log_every == 0 or step in (1, self.steps)
         meter = self._meter(step, logging)
-        watch = FiniteWatch()
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        outcome = self._accumulate(microbatches, meter, watch)
+        outcome = self._accumulate(microbatches, meter)
         self.world.add_gradients(self.policy.trainable())
-        if meter is not None:
-            meter.gather(self.world)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.settings.gradient_clip)
-        faults = watch.faults(outcome.terms, norm)
-        if faults:
-            self._leave_out(step, faults)
-            # Without gradients the optimizer moves neither weights nor its own state.
-            optimizer.zero_grad(set_to_none=True)
+        optimizer.optimizer.found_inf = self.watch.close(step, outcome.terms, norm)
         learning_rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         self.lr_schedulers().step()
         self.completed_steps = step
-        if self.settings.coupling == "carried" and not faults:
-            self.carried = outcome.parts
         self.throughput.add(microbatches)
         metrics: dict[str, Tensor | float] = {}
-        if faults:
-            metrics["train/skipped_steps"] = float(self.skipped_steps)
-        elif logging:
-            metrics |= self._step_metrics(outcome, meter, norm)
-            metrics["train/lr"] = learning_rate
-            metrics |= self.throughput.read(self.policy.device)
-        if not faults and meter is not None:
-            self._share_gradients(meter, step)
+        left_out = self._read_faults() if self._reads(step, meter, logging) else False
+        if not left_out:
+            if meter is not None:
+                meter.gather(self.world)
+            if self.settings.coupling == "carried":
+                self.carried = outcome.parts
+            if logging:
+                metrics |= self._step_metrics(outcome, meter, norm)
+                metrics["train/lr"] = learning_rate
+                metrics |= self.throughput.read(self.policy.device)
+            if meter is not None:
+                self._share_gradients(meter, step)
         self._finish_step(metrics, step)
+
+    def _reads(self, step: int, meter: TermGradientMeter | None, logging: bool) -> bool:
+        """Whether this step waits for the device to hear of steps at fault."""
+        every = self.settings.validate_every
+        validating = every is not None and step % every == 0
+        # What a step at fault leaves behind must not be carried into the next one.
+        carrying = self.settings.coupling == "carried" and self.settings.on_nonfinite == "skip"
+        return logging or meter is not None or validating or carrying
+
+    def _read_faults(self) -> bool:
+        """Ends the run, or counts and logs steps left out; whether the last step is among them.
+
+        Raises:
+            RunError: a step was not finite, and the run does not leave such steps out.
+        """
+        faults = self.watch.read()
+        for step, fault in faults.items():
+            self.skipped_steps += 1
+            every_step = step == self.steps and self.skipped_steps == step
+            if self.settings.on_nonfinite == "stop" or every_step:
+                raise RunError(at_fault(step, fault, every_step))
+            if self.skipped_steps <= SHOWN_SKIPS:
+                rest = "; further ones are only counted"
+                last = rest if self.skipped_steps == SHOWN_SKIPS else ""
+                print(f"step {step} left out: {fault}{last}", file=sys.stderr, flush=True)
+            self._log({"train/skipped_steps": float(self.skipped_steps)}, step)
+        return self.completed_steps in faults
 
     def _share_gradients(self, meter: TermGradientMeter, step: int) -> None:
         due = {name: share for name, share in self.shares.items() if share.due(step)}
-        norms = meter.norms() if due else {}
+        norms = read_together(meter.norms()) if due else {}
         for name, share in due.items():
-            share.update(float(norms[self.composite.vanilla]), float(norms[name]))
+            share.update(norms[self.composite.vanilla], norms[name])
 
     def _finish_step(self, metrics: dict[str, Tensor | float], step: int) -> None:
-        values = {key: float(value) for key, value in metrics.items()}
+        values = read_together(metrics)
         every = self.settings.validate_every
         if self._validate is not None and every is not None and step % every == 0:
             started = time.perf_counter()
@@ -168,67 +201,45 @@ class PreferenceModule(pl.LightningModule):
             shown = ("train/loss", "train/reward_accuracy", "val/reward_accuracy")
             self.latest |= {key: values[key] for key in shown if key in values}
 
-    def _accumulate(
-        self, microbatches: list[Batch], meter: TermGradientMeter | None, watch: FiniteWatch
-    ) -> Outcome:
+    def _accumulate(self, microbatches: list[Batch], meter: TermGradientMeter | None) -> Outcome:
+        counts = [Totals.of([batch.responses]) for batch in microbatches]
+        device = self.policy.device
+        microbatches = [batch.to(device, non_blocking=True) for batch in microbatches]
         weights = self.composite.weights
-        reference = self.reference if self.composite.needs_reference else None
-
-        request = self.composite.request
-
-        def score_policy(batch: Batch, index: int, of_reference: Scores | None) -> Scores:
-            place = self.world.rank * len(microbatches) + index
-            torch.manual_seed(pass_seed(self.seed, self.completed_steps, place))
-            dropped = (
-                pass_seed(self.seed, self.completed_steps, 0) if self.settings.dropout else None
-            )
-            states = None if reference is None else reference.states(of_reference)
-            return self.policy(batch, request, dropped, states)
-
-        @torch.no_grad()
-        def score_reference(batch: Batch) -> Scores:
-            assert reference is not None
-            return reference(batch, request.of_reference())
+        passes = Passes(
+            self.policy,
+            self.reference if self.composite.needs_reference else None,
+            self.composite.request,
+            drops=self.drops,
+            seed=self.seed,
+            step=self.completed_steps,
+            first=self.world.rank * len(microbatches),
+        )
 
         def pull_back(outputs: list[Tensor], gradients: dict[str, list[Tensor]]) -> None:
             weighted = {
-                name: [weights[name] * gradient for gradient in rows]
+                name: rows if weights[name] == 1 else [weights[name] * row for row in rows]
                 for name, rows in gradients.items()
             }
-            watch.see(weighted)
+            self.watch.see(weighted)
             if meter is not None:
                 meter.add(outputs, weighted)
             torch.autograd.backward(outputs, add_term_gradients(weighted))
 
+        mismatched = None
+        if self.composite.needs_mismatched and self.mismatch is not None:
+            mismatched = passes.mismatched(microbatches, self.mismatch, self.world)
         return accumulate(
             microbatches,
-            score_policy=score_policy,
-            score_reference=score_reference if reference is not None else None,
+            score_policy=passes.score_policy,
+            score_reference=None if passes.reference is None else passes.score_reference,
             composite=self.composite,
             mode=self.settings.coupling,
             carried=self.carried,
             pull_back=pull_back,
             world=self.world,
-            mismatched=self._mismatched(microbatches),
-        )
-
-    def _mismatched(self, microbatches: list[Batch]) -> Tensor | None:
-        """What KTO's reference point is made of, with this step's own random state."""
-        if not self.composite.needs_mismatched:
-            return None
-        reference = self.reference
-        assert reference is not None
-        assert self.mismatch is not None
-        seed = pass_seed(self.seed, self.completed_steps, 0)
-        torch.manual_seed(seed)
-        dropped = seed if self.settings.dropout else None
-        return mismatched_log_ratio(
-            microbatches,
-            self.mismatch,
-            lambda batch: self.policy(batch, Request(), dropped),
-            lambda batch: reference(batch, Request()),
-            self.policy.device,
-            self.world,
+            counts=counts,
+            mismatched=mismatched,
         )
 
     def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:
@@ -250,23 +261,14 @@ class PreferenceModule(pl.LightningModule):
             metrics |= meter.metrics(self.composite.vanilla)
         return metrics
 
-    def _leave_out(self, step: int, faults: str) -> None:
-        """Ends the run, or counts and shows a step whose gradient would spoil the weights."""
-        self.skipped_steps += 1
-        every_step = step == self.steps and self.skipped_steps == step
-        if self.settings.on_nonfinite == "stop" or every_step:
-            kept = "no step could be taken" if every_step else "the weights are as before the step"
-            raise RunError(
-                f"step {step}: the loss or its gradient is not finite ({faults}); {kept}. "
-                "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
-                "leave such steps out with trainer.on_nonfinite=skip"
-            )
-        if self.skipped_steps <= SHOWN_SKIPS:
-            last = "; further ones are only counted" if self.skipped_steps == SHOWN_SKIPS else ""
-            print(f"step {step} left out: {faults}{last}", file=sys.stderr, flush=True)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the counters, so that a resumed run goes on where this one stood."""
+        """Adds the counters, so that a resumed run goes on where this one stood.
+
+        Frozen weights are left out: the run's start has them.
+        """
+        self._read_faults()
+        for name in frozen_names(self.policy):
+            checkpoint["state_dict"].pop(f"policy.{name}", None)
         checkpoint["completed_steps"] = self.completed_steps
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["gradient_shares"] = {name: share.state() for name, share in self.shares.items()}
@@ -275,7 +277,14 @@ class PreferenceModule(pl.LightningModule):
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the counters back."""
+        """Takes the counters back.
+
+        Raises:
+            RunError: the checkpoint is of other weights.
+        """
+        frozen = {f"policy.{name}" for name in frozen_names(self.policy)}
+        if lost := sorted(self.state_dict().keys() - frozen ^ checkpoint["state_dict"].keys()):
+            raise RunError(f"the checkpoint does not fit the model: {lost[0]} differs")
         self.completed_steps = int(checkpoint["completed_steps"])
         self.skipped_steps = int(checkpoint["skipped_steps"])
         for name, state in checkpoint["gradient_shares"].items():
@@ -284,19 +293,11 @@ class PreferenceModule(pl.LightningModule):
             self.carried = [Part.from_tensors(part) for part in checkpoint["carried"]]
 
 
-def pass_seed(seed: int, step: int, microbatch: int) -> int:
-    """The random state of one forward pass, dropout included."""
-    return (seed * 1_000_003 + step) * 4_099 + microbatch
-
-
-def learning_rate_factor(step: int, steps: int, settings: OptimizerConfig) -> float:
-    """The schedule's factor at a 0-based step: linear warm-up, then constant or down to zero."""
-    warmup = round(settings.warmup_fraction * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    if settings.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if settings.schedule == "linear":
-        return 1 - progress
-    return 1.0
+def at_fault(step: int, fault: str, every_step: bool) -> str:
+    """The sentence that a run ends with whose numbers are not finite."""
+    kept = "no step could be taken" if every_step else "the weights are as before the step"
+    return (
+        f"step {step}: the loss or its gradient is not finite ({fault}); {kept}. "
+        "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
+        "leave such steps out with trainer.on_nonfinite=skip"
+    )

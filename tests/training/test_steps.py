@@ -165,16 +165,34 @@ def test_training_goes_on_after_a_step_left_out(tmp_path: Path) -> None:
 
 
 def test_a_finite_loss_with_an_infinite_gradient_is_named() -> None:
-    watch = FiniteWatch()
+    watch = FiniteWatch(["sft", "plot"])
     watch.see({"sft": [torch.ones(2)], "plot": [torch.tensor([0.0, torch.nan])]})
     watch.see({"sft": [torch.ones(2)], "plot": [torch.zeros(2)]})
     terms = {"sft": TermResult(torch.tensor(1.0)), "plot": TermResult(torch.tensor(2.0))}
 
-    assert watch.faults(terms, torch.tensor(torch.nan)) == (
-        "the gradient of loss term plot is not finite"
-    )
-    assert FiniteWatch().faults(terms, torch.tensor(3.0)) == ""
-    assert "norm inf" in FiniteWatch().faults(terms, torch.tensor(torch.inf))
+    held = [watch.close(1, terms, torch.tensor(torch.nan))]
+    held += [
+        watch.close(2, terms, torch.tensor(3.0)),
+        watch.close(3, terms, torch.tensor(torch.inf)),
+    ]
+
+    assert [float(one) for one in held] == [1.0, 0.0, 1.0]
+    found = watch.read()
+    assert found[1] == "the gradient of loss term plot is not finite"
+    assert found.keys() == {1, 3}
+    assert "norm inf" in found[3]
+    assert watch.read() == {}
+
+
+def test_where_a_fault_ends_the_run_no_later_step_moves_the_weights_either() -> None:
+    watch = FiniteWatch(["sft"], sticky=True)
+    terms = {"sft": TermResult(torch.tensor(1.0))}
+    norms = [1.0, torch.nan, 1.0]
+
+    held = [watch.close(place, terms, torch.tensor(norm)) for place, norm in enumerate(norms)]
+
+    assert [float(one) for one in held] == [0.0, 1.0, 1.0]
+    assert list(watch.read()) == [1]
 
 
 def test_the_share_by_hand() -> None:

@@ -79,6 +79,7 @@ def accumulate(
     carried: Sequence[Part] | None,
     pull_back: PullBack,
     world: World | None = None,
+    counts: Sequence[Totals] | None = None,
     mismatched: Tensor | None = None,
 ) -> Outcome:
     """Scores the batch, evaluates every term on it and pulls the gradients back.
@@ -93,24 +94,26 @@ def accumulate(
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
         world: the processes that share the batch; None for this one alone.
+        counts: of each microbatch, taken on the CPU; None counts on the device, which waits for it.
         mismatched: what `Totals.mismatched` says of it.
     """
     world = world or World()
-    totals = world.add_totals(Totals.of([batch.responses for batch in microbatches]))
+    counts = counts or [Totals.of([batch.responses]) for batch in microbatches]
+    totals = world.add_totals(Totals.add(counts))
     totals = replace(totals, mismatched=mismatched)
     spread = len(microbatches) > 1 or world.size > 1
     coupled = composite.coupled and spread
     last = carried if mode == "carried" else None
     if coupled and not last and mode != "microbatch":
         return _exact(
-            microbatches, score_policy, score_reference, composite, totals, pull_back, world
+            microbatches, score_policy, score_reference, composite, counts, totals, pull_back, world
         )
     stale = _Stale(last, world, len(microbatches)) if coupled and last else None
     parts, results = [], []
     for index, batch in enumerate(microbatches):
         reference = _reference(score_reference, batch)
         outputs = score_policy(batch, index, reference)
-        part = _part(outputs, reference, batch)
+        part = _part(outputs, reference, batch, counts[index])
         parts.append(part)
         found, gradients = _one_pass(composite, part, totals, index, spread, stale)
         results.append(found)
@@ -124,10 +127,10 @@ def _reference(score_reference: Callable[[Batch], Scores] | None, batch: Batch) 
     return None if score_reference is None else score_reference(batch)
 
 
-def _part(outputs: Scores, reference: Scores | None, batch: Batch) -> Part:
+def _part(outputs: Scores, reference: Scores | None, batch: Batch, counts: Totals) -> Part:
     """What the terms read; the reference's states have served once the policy is scored."""
     kept = None if reference is None else replace(reference, tokens={})
-    return Part(outputs.detach(), kept, batch.responses)
+    return Part(outputs.detach(), kept, batch.responses, counts)
 
 
 def _exact(
@@ -135,6 +138,7 @@ def _exact(
     score_policy: ScoreBatch,
     score_reference: Callable[[Batch], Scores] | None,
     composite: Composite,
+    counts: Sequence[Totals],
     totals: Totals,
     pull_back: PullBack,
     world: World,
@@ -146,7 +150,7 @@ def _exact(
         references.append(_reference(score_reference, batch))
         with torch.set_grad_enabled(one_pass):
             outputs.append(score_policy(batch, index, references[-1]))
-        parts.append(_part(outputs[-1], references[-1], batch))
+        parts.append(_part(outputs[-1], references[-1], batch, counts[index]))
     gathered, first = world.gather(parts)
     whole = Part.concatenate(gathered)
     results, gradients = leaf_gradients(composite, list(composite.terms), whole, totals)
@@ -204,16 +208,14 @@ def _one_pass(
         others = stale.others(index)
         seen = Part.concatenate([part, *others])
         parts = [part.policy, *(other.policy for other in others)]
-        found, whole_gradients = leaf_gradients(
-            composite, coupled, seen, Totals.of([seen.responses])
-        )
+        found, whole_gradients = leaf_gradients(composite, coupled, seen, seen.totals)
         cut = {
             name: seen.policy.split_gradients(gradient, parts)[0]
             for name, gradient in whole_gradients.items()
         }
         share = 1.0 / stale.count
     else:
-        found, cut = leaf_gradients(composite, coupled, part, Totals.of([part.responses]))
+        found, cut = leaf_gradients(composite, coupled, part, part.totals)
         share = part.responses.examples / totals.examples
         cut = {name: [share * g for g in gradient] for name, gradient in cut.items()}
     scaled = {name: replace(result, loss=share * result.loss) for name, result in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -14,11 +15,7 @@ from plot_exp.training.world import World
 
 def add_term_gradients(gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
     """The sum over terms of weighted gradients in the score tensors."""
-    rows = list(gradients.values())
-    return [
-        torch.stack(list(column)).sum(0) if len(rows) > 1 else column[0]
-        for column in zip(*rows, strict=True)
-    ]
+    return [reduce(torch.add, column) for column in zip(*gradients.values(), strict=True)]
 
 
 class GradientShare:

@@ -19,6 +19,17 @@ from plot_exp.training.part import Part
 Metrics = dict[str, Tensor | float]
 
 
+def read_together(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Plain numbers, with one wait for the device however many tensors there are."""
+    tensors = {key: value for key, value in metrics.items() if isinstance(value, Tensor)}
+    if not tensors:
+        return {key: float(value) for key, value in metrics.items()}
+    device = next((one.device for one in tensors.values() if one.device.type != "cpu"), None)
+    rows = [value.detach().to(device, torch.float64) for value in tensors.values()]
+    found = dict(zip(tensors, torch.stack(rows).tolist(), strict=True))
+    return {key: found[key] if key in found else float(value) for key, value in metrics.items()}
+
+
 def term_metrics(
     prefix: str, terms: Mapping[str, TermResult], weights: Mapping[str, float]
 ) -> Metrics:
