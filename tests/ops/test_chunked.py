@@ -65,7 +65,7 @@ class Case:
     def inputs(self) -> list[Tensor]:
         return [self.hidden, *self.linear.parameters()]
 
-    def chunked(self, chunk: int | None) -> list[Tensor]:
+    def chunked(self, chunk: Any) -> list[Tensor]:
         self.head.chunk = chunk
         readout = Readout.of(self.batch, self.request, self.head.adjustment, self.reference)
         return list(read_head(self.head, self.hidden, readout).values())
@@ -77,7 +77,7 @@ class Case:
             return plain_outputs(logits, self.batch, self.request, reference)
 
 
-def assert_same(case: Case, chunk: int | None, **tolerance: float) -> None:
+def assert_same(case: Case, chunk: Any, **tolerance: float) -> None:
     expected, found = case.plain(), case.chunked(chunk)
     torch.testing.assert_close(found, expected, **tolerance)
     torch.testing.assert_close(
@@ -87,9 +87,9 @@ def assert_same(case: Case, chunk: int | None, **tolerance: float) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("config", [None, Adjusted()])
-@pytest.mark.parametrize("chunk", [1, 2, 7, 20, 1000, None])
+@pytest.mark.parametrize("chunk", [1, 2, 7, 20, 1000, "auto"])
 def test_every_output_and_its_gradient_are_those_of_plain_autograd(
-    chunk: int | None, config: Any, bias: bool
+    chunk: Any, config: Any, bias: bool
 ) -> None:
     assert len(toy_batch()[0].targets) == 20
     assert_same(Case(bias=bias, config=config), chunk, rtol=1e-11, atol=1e-11)
@@ -127,7 +127,7 @@ def test_chunks_and_blocks_of_any_size_agree_where_logits_are_kept(
     monkeypatch.setitem(memory.BLOCK_BYTES, "cpu", 2 * SIZE * 8)
     plan = memory.HeadPlan.of(20, SIZE, torch.float64, torch.device("cpu"))
     assert plan == memory.HeadPlan(5, True, 2 * torch.get_num_threads())
-    assert_same(Case(config=Adjusted()), None, rtol=1e-11, atol=1e-11)
+    assert_same(Case(config=Adjusted()), "auto", rtol=1e-11, atol=1e-11)
 
 
 def test_free_memory_decides_what_is_kept_and_no_bit_of_a_result(
@@ -142,9 +142,9 @@ def test_free_memory_decides_what_is_kept_and_no_bit_of_a_result(
         assert plan.chunk == 5
         assert plan.keep == (free > 0)
         case = Case(dtype=torch.float32)
-        outputs = case.chunked(None)
+        outputs = case.chunked("auto")
         with torch.no_grad():
-            results.append(case.chunked(None))
+            results.append(case.chunked("auto"))
         results.append(outputs)
         results.append(pulled(outputs, case.inputs))
     first, second = results[:3], results[3:]

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.evals import EvalConfig
-from plot_exp.config.losses import term_sections
+from plot_exp.config.losses import load_extension, term_sections
 from plot_exp.config.problems import validated
 from plot_exp.errors import UserError
 
@@ -91,6 +91,8 @@ class TrainerConfig(Section):
         dropout: the probability that every dropout of the model gets.
         activation_checkpointing: keep only the layers' inputs and run each layer again in the
             backward pass; the same gradients in less memory.
+        head_chunk: response positions whose logits are held at once; `auto` keeps them all where
+            the free memory allows, else goes in chunks and computes them again.
         validate_every: steps between validations; null for the end only.
         checkpoint_every: steps between checkpoints.
         log_term_gradients: measure each term's own gradient norm at log steps.
@@ -107,6 +109,7 @@ class TrainerConfig(Section):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     dropout: float = Field(0.0, ge=0, lt=1)
     activation_checkpointing: bool = False
+    head_chunk: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1)
     validation_batch_size: int = Field(32, ge=1)
@@ -144,6 +147,7 @@ class Config(Section):
 
     Attributes:
         name: the run's name: the folder under `outputs/`, the W&B name.
+        extensions: Python files that register loss terms of one's own.
         reference: `policy` for the policy's start, or a model id or directory of its own.
         reference_form: a copy of its own, the policy with its adapter off, or its scores computed
             once and kept in `cache_dir`; `auto` chooses and says what.
@@ -159,6 +163,7 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=LARGEST)
     model: ModelConfig = ModelConfig()
     dataset: DatasetConfig = DatasetConfig()
+    extensions: list[str] = Field(default_factory=list)
     loss: dict[str, SerializeAsAny[Section]]
     trainer: TrainerConfig = TrainerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -172,6 +177,12 @@ class Config(Section):
     objective: str = "val/reward_accuracy"
     output_dir: str = "outputs"
     cache_dir: str
+
+    @field_validator("extensions", mode="after")
+    @classmethod
+    def _extensions_are_loaded(cls, value: list[str]) -> list[str]:
+        """Before `loss`, which may name their terms; by their whole paths, for a later resume."""
+        return [load_extension(path) for path in value]
 
     @field_validator("loss", mode="before")
     @classmethod

@@ -27,10 +27,12 @@ def read_head(head: Head, hidden: Tensor, readout: Readout) -> dict[OutputKey, T
     way = LinearPass if head.plain else ModulePass
     parameters = way.parameters_of(head)
     plan = HeadPlan.of(len(hidden), head.vocab_size, autocast.of(hidden), hidden.device, head.chunk)
-    pulled = torch.is_grad_enabled() and any(one.requires_grad for one in (hidden, *parameters))
+    pulled = torch.is_grad_enabled() and any(
+        one.requires_grad for one in (hidden, *parameters.values())
+    )
     keep = pulled and plan.keep and way is LinearPass
-    call = _Call(head, way, autocast, readout, plan, keep)
-    outputs = _ReadHead.apply(call, hidden, *parameters)
+    call = _Call(head, way, tuple(parameters), autocast, readout, plan, keep)
+    outputs = _ReadHead.apply(call, hidden, *parameters.values())
     return dict(zip(readout.keys, outputs, strict=True))
 
 
@@ -40,6 +42,7 @@ class _Call:
 
     head: Head
     way: type[LinearPass] | type[ModulePass]
+    names: tuple[str, ...]
     autocast: Autocast
     readout: Readout
     plan: HeadPlan
@@ -67,7 +70,8 @@ class _ReadHead(torch.autograd.Function):
         readout, count = call.readout, len(hidden)
         space = call.room(hidden, count if call.keep else min(count, call.plan.chunk))
         with call.autocast.off():
-            way = call.way(call.head, call.autocast, parameters)
+            named = dict(zip(call.names, parameters, strict=True))
+            way = call.way(call.head, call.autocast, named)
             outputs = readout.room(call.head.vocab_size, space)
             for rows in call.chunks(hidden):
                 out = space[rows] if call.keep else space[: rows.stop - rows.start]
@@ -94,7 +98,8 @@ class _ReadHead(torch.autograd.Function):
         into = torch.empty_like(hidden) if of_hidden else None
         space = call.room(hidden, min(len(hidden), call.plan.chunk))
         with call.autocast.off():
-            way = call.way(call.head, call.autocast, parameters, wanted, ctx.random_states)
+            named = dict(zip(call.names, parameters, strict=True))
+            way = call.way(call.head, call.autocast, named, wanted, ctx.random_states)
             for rows in call.chunks(hidden):
                 _pull_chunk(call, way, rows, hidden, kept, space, gradients, into)
         return None, into, *way.collected(parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +48,13 @@ class Head:
             such as an adapter.
         config: the model's configuration; read for `final_logit_softcapping` (Gemma 2),
             `logit_scale` (Cohere) and `logits_scaling` (Granite).
-        chunk: positions whose logits are held at once, see `ops.memory.HeadPlan`; None leaves it
-            to the free memory.
+        chunk: positions whose logits are held at once; `auto` leaves it to the free memory, see
+            `ops.memory.HeadPlan`.
     """
 
-    def __init__(self, output_embedding: nn.Module, config: Any, chunk: int | None = None) -> None:
+    def __init__(
+        self, output_embedding: nn.Module, config: Any, chunk: int | Literal["auto"] = "auto"
+    ) -> None:
         self.output_embedding = output_embedding
         self.chunk = chunk
         scale = float(getattr(config, "logit_scale", None) or 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,7 @@ class LinearPass:
     """A bare linear layer, by hand: gradients of the weight are added up in place.
 
     Args:
-        parameters: of `parameters_of(head)`.
+        parameters: of `parameters_of(head)`, by name.
         wanted: which of the parameters collect a gradient.
         random_states: nothing here is random.
     """
@@ -54,21 +54,20 @@ class LinearPass:
         self,
         head: Head,
         autocast: Autocast,
-        parameters: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
         wanted: Sequence[bool] = (),
         random_states: list[Tensor] | None = None,
     ) -> None:
-        self.weight = parameters[0].to(autocast.of(parameters[0]))
-        self.bias = parameters[1].to(self.weight.dtype) if len(parameters) > 1 else None
+        weight, bias = parameters["weight"], parameters.get("bias")
+        self.weight = weight.to(autocast.of(weight))
+        self.bias = None if bias is None else bias.to(self.weight.dtype)
         self.sums = [_Sum(want) for want in wanted]
         self.random_states: list[Tensor] = []
 
     @staticmethod
-    def parameters_of(head: Head) -> list[Tensor]:
+    def parameters_of(head: Head) -> dict[str, Tensor]:
         """Weight [V, D] and, where there is one, bias [V]."""
-        assert isinstance(head.output_embedding, nn.Linear)
-        weight, bias = head.output_embedding.weight, head.output_embedding.bias
-        return [weight] if bias is None else [weight, bias]
+        return dict(head.output_embedding.named_parameters())
 
     def logits(self, hidden: Tensor, out: Tensor) -> Tensor:
         """Bare logits [n, V] of a chunk, written to `out`."""
@@ -109,15 +108,12 @@ class ModulePass:
         self,
         head: Head,
         autocast: Autocast,
-        parameters: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
         wanted: Sequence[bool] = (),
         random_states: list[Tensor] | None = None,
     ) -> None:
         self.module, self.autocast = head.output_embedding, autocast
-        self.parameters = {
-            name: one.detach()
-            for (name, _), one in zip(_trainable(self.module), parameters, strict=True)
-        }
+        self.parameters = {name: one.detach() for name, one in parameters.items()}
         self.sums = [_Sum(want) for want in wanted]
         self.random_states: list[Tensor] = []
         self._repeated = None if random_states is None else iter(random_states)
@@ -125,9 +121,10 @@ class ModulePass:
         self._logits: Tensor | None = None
 
     @staticmethod
-    def parameters_of(head: Head) -> list[Tensor]:
+    def parameters_of(head: Head) -> dict[str, Tensor]:
         """What is trained of the module."""
-        return [one for _, one in _trainable(head.output_embedding)]
+        named = head.output_embedding.named_parameters()
+        return {name: one for name, one in named if one.requires_grad}
 
     def logits(self, hidden: Tensor, out: Tensor) -> Tensor:
         """Bare logits [n, V] of a chunk."""
@@ -200,10 +197,6 @@ class _Sum:
     def as_(self, dtype: torch.dtype) -> Tensor | None:
         """The sum; None if it is not wanted."""
         return None if self.total is None else self.total.to(dtype)
-
-
-def _trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, one) for name, one in module.named_parameters() if one.requires_grad]
 
 
 def _draws(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -42,7 +43,7 @@ class HeadPlan:
         vocab_size: int,
         dtype: torch.dtype,
         device: torch.device,
-        chunk: int | None = None,
+        chunk: int | Literal["auto"] = "auto",
     ) -> HeadPlan:
         """The plan for logits [positions, vocab_size].
 
@@ -54,7 +55,7 @@ class HeadPlan:
         row = vocab_size * max(dtype.itemsize, 4)
         cores = torch.get_num_threads() if kind == "cpu" else 1
         block = max(1, cores * BLOCK_BYTES[kind] // row)
-        if chunk is not None:
+        if chunk != "auto":
             return HeadPlan(chunk, positions <= chunk, block)
         room, logits = CHUNK_BYTES[kind], positions * vocab_size * dtype.itemsize
         if logits <= SMALL_BYTES:

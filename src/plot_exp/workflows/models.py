@@ -48,7 +48,7 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
     set_dropout(loaded, config.trainer.dropout)
     loaded.to(dtype=weights_dtype(config.trainer))
     put_adapter(loaded, model, config.seed)
-    policy = Policy(loaded).to(device_of(config.trainer))
+    policy = Policy(loaded, config.trainer.head_chunk).to(device_of(config.trainer))
     return Start(policy, ChatTokeniser(tokenizer), model.name)
 
 
@@ -59,7 +59,7 @@ def reopened(config: Config, start: Start) -> Policy:
         update["weights"] = "pretrained"
     loaded = load_model(config.model.model_copy(update=update), config.seed)
     loaded.to(dtype=weights_dtype(config.trainer))
-    return freeze(Policy(loaded).to(start.policy.device))
+    return freeze(Policy(loaded, config.trainer.head_chunk).to(start.policy.device))
 
 
 def open_saved(config: Config, folder: Path) -> Start:
@@ -76,5 +76,5 @@ def open_saved(config: Config, folder: Path) -> Start:
     )
     loaded = load_model(model)
     loaded.to(dtype=weights_dtype(config.trainer))
-    policy = Policy(loaded).to(device_of(config.trainer))
+    policy = Policy(loaded, config.trainer.head_chunk).to(device_of(config.trainer))
     return Start(policy, ChatTokeniser(load_tokenizer(model)), str(folder))
