@@ -27,12 +27,12 @@ test-quick: $(VENV)/.installed ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style and format, changing nothing
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks experiments notebooks
+	$(BIN)/ruff format --check src tests benchmarks experiments notebooks
 
 format: $(VENV)/.installed-dev ## put style and format right
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks experiments notebooks
+	$(BIN)/ruff format src tests benchmarks experiments notebooks
 
 types: $(VENV)/.installed-dev ## check the types
 	$(BIN)/mypy
