@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-from plot_exp.config.losses import parse_terms
+from plot_exp.config.losses import TERMS, parse_terms
 
 
 def conf_dir() -> Path:
@@ -39,6 +40,8 @@ def summary(group: str, option: str) -> str:
 class ChoicesSource(FileConfigSource):
     """The folder `conf/`, where `loss/a+b` stands for the files of both terms.
 
+    A registered term has no file there; its settings' defaults stand in for one.
+
     Hydra loads it like any file, so `loss=a+b` is an ordinary choice: on the command line, in a
     sweep, in an experiment's defaults list and in `hydra.job.override_dirname`.
     """
@@ -50,28 +53,33 @@ class ChoicesSource(FileConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         """Whether a file of this name, or of every term that it names, exists."""
-        parts = _joined_terms(config_path)
+        parts = _terms(config_path)
         if not parts:
             return bool(super().is_config(config_path))
-        return all(super(ChoicesSource, self).is_config(part) for part in parts)
+        return all(part in TERMS or self._has_file(part) for part in parts)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The file, or the terms' files one after another."""
-        parts = _joined_terms(config_path)
+        parts = _terms(config_path)
         if not parts:
             return super().load_config(config_path)
-        loaded = [super(ChoicesSource, self).load_config(part) for part in parts]
-        first = loaded[0]
         return ConfigResult(
-            provider=first.provider,
-            path=first.path,
-            config=OmegaConf.merge(*(result.config for result in loaded)),
-            header=first.header,
+            provider=self.provider,
+            path=f"{self.scheme()}://{self.path}",
+            config=OmegaConf.merge(*map(self._settings, parts)),
+            header={"package": None},
         )
 
+    def _has_file(self, term: str) -> bool:
+        return bool(super().is_config(f"loss/{term}"))
 
-def _joined_terms(config_path: str) -> list[str]:
+    def _settings(self, term: str) -> Any:
+        if self._has_file(term):
+            return super().load_config(f"loss/{term}").config
+        return OmegaConf.create({term: TERMS[term]().model_dump(mode="json")})
+
+
+def _terms(config_path: str) -> list[str]:
+    """The terms that an option of the group `loss` names; empty for another group's."""
     group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-    if group != "loss" or "+" not in name:
-        return []
-    return [f"loss/{term}" for term in parse_terms(name)]
+    return parse_terms(name) if group == "loss" else []

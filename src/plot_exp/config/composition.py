@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from plot_exp.config.choices import ChoicesSource, conf_dir, groups
 from plot_exp.config.grids import grid_points
 from plot_exp.config.losses import parse_terms
-from plot_exp.config.overrides import check_overrides, explain_failure
+from plot_exp.config.overrides import check_overrides, explain_failure, load_extensions
 from plot_exp.config.problems import validated
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
@@ -85,6 +85,7 @@ def composed(hydra: Hydra, overrides: Sequence[str], multirun: bool = False) -> 
     """
     sources = hydra.config_loader.get_sources()
     extra_dirs = [Path(source.path) for source in sources if source.scheme() == "file"]
+    load_extensions(overrides)
     check_overrides(overrides, groups(*extra_dirs), sweep=multirun)
     mode = RunMode.MULTIRUN if multirun else RunMode.RUN
     try:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, create_model
@@ -216,6 +218,18 @@ TERMS: dict[str, type[Term]] = {
     "mse": MSEConfig,
     "uld": ULDConfig,
 }
+
+
+def load_extension(path: str) -> str:
+    """Loads a file that registers terms, and returns its whole path.
+
+    Raises:
+        UserError: see `plot_exp.losses.registry.load_extension`.
+    """
+    whole = Path(path).expanduser().absolute()
+    # Terms bring torch, which is not needed to compose what this package knows.
+    importlib.import_module("plot_exp.losses.registry").load_extension(whole)
+    return str(whole)
 
 
 def parse_terms(text: str) -> list[str]:

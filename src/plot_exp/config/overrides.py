@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from plot_exp.config.evals import BENCHMARKS
 from plot_exp.config.keys import dotted, is_known, unknown_key
-from plot_exp.config.losses import TERMS, parse_terms
+from plot_exp.config.losses import TERMS, load_extension, parse_terms
 from plot_exp.config.nearest import known, nearest
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
@@ -48,6 +48,20 @@ def check_overrides(
             _check_choice(text, override, options[key])
         else:
             _check_key(text, override, key, options)
+
+
+def load_extensions(overrides: Sequence[str]) -> None:
+    """Loads the files of `extensions=[...]`, so that their terms are known to the other overrides.
+
+    Raises:
+        UserError: see `plot_exp.losses.registry.load_extension`.
+    """
+    for text in overrides:
+        if not text.startswith("extensions="):
+            continue
+        value = _parsed(text, {}).value()
+        for path in value if isinstance(value, list) else []:
+            load_extension(str(path))
 
 
 def _parsed(text: str, options: dict[str, list[str]]) -> Override:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,6 +12,7 @@ from plot_exp.data.collate import Responses
 from plot_exp.errors import UserError
 from plot_exp.losses.base import Term, TermResult, Totals
 from plot_exp.losses.context import Context
+from plot_exp.losses.registry import term_class
 from plot_exp.ops.scores import Request, Scores
 
 
@@ -60,7 +60,7 @@ class Composite(nn.Module):
 
 
 def build(sections: Mapping[str, Section], context: Context) -> Composite:
-    """The composite of the configured terms; each lives in `plot_exp.losses.<name>`.
+    """The composite of the configured terms; see `plot_exp.losses.registry` for where they live.
 
     Raises:
         UserError: a term cannot be built on this model and data, with the reason.
@@ -68,7 +68,8 @@ def build(sections: Mapping[str, Section], context: Context) -> Composite:
     terms = {}
     for name, section in sections.items():
         try:
-            terms[name] = importlib.import_module(f"plot_exp.losses.{name}").TERM(section, context)
+            # Each class takes its own settings.
+            terms[name] = cast(Any, term_class(name))(section, context)
         except ValueError as error:
             raise UserError(f"loss={'+'.join(sections)}: {name}: {error}") from error
     return Composite(terms)
