@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from plot_exp.config.dataset import DatasetConfig
+from plot_exp.config.evals import BENCHMARKS
 from plot_exp.config.losses import TERMS, PLOTConfig
 from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.errors import UserError
@@ -131,8 +132,15 @@ def _own_data_has_a_path(config: Config) -> Iterator[str]:
 
 
 def _task_has_its_folder(config: Config) -> Iterator[str]:
-    if config.task in ("evaluate", "export") and config.run is None:
-        yield f"task={config.task} needs a finished run: run=RUN_DIR"
+    if config.task == "export" and config.run is None:
+        yield "task=export needs a finished run: run=RUN_DIR"
+    benchmarks = any(getattr(config.eval, name) is not None for name in BENCHMARKS)
+    if config.task == "evaluate" and config.run is None and not benchmarks:
+        yield (
+            f"task=evaluate with eval={config.eval.name} needs a finished run: run=RUN_DIR; a "
+            "model by itself is measured by benchmarks: task=evaluate model=hf "
+            "model.name=ID_OR_DIR eval=reasoning"
+        )
     if config.task == "report" and config.runs is None:
         yield "task=report needs a directory of finished runs: runs=DIR"
     for key, meaning in FOLDERS.items():

@@ -115,7 +115,9 @@ def _read(
             raise CannotRunError(sentence) from error
         raise UserError(sentence) from error
     there = groups.get("validation") or groups.get("all") or []
-    test = spread(there, lambda one: "/".join(one.groups), settings.limit, settings.seed)
+    test = spread(
+        there, lambda one: one.groups[0] if one.groups else "", settings.limit, settings.seed
+    )
     notes = [f"{len(test)} of {len(there)} problems."]
     notes += [f"{count} left out: {reason}." for reason, count in tally.dropped.items()]
     return Problems(test, groups.get("train", []), notes)

@@ -77,7 +77,7 @@ def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
         tallies: list[Tally] = []
         split = sources.read(dataset, tallies, cache_dir=cache_dir)
         return split, tallies, open_start(config, split.train, bar)
-    gold = sources.read(_without_sampling(dataset), [], cache_dir=cache_dir)
+    gold = sources.read(without_sampling(dataset), [], cache_dir=cache_dir)
     start = open_start(config, gold.train, bar)
     named = dataset.sampled.model
     tallies = []
@@ -93,14 +93,14 @@ def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
     return split, tallies, start
 
 
-def _without_sampling(dataset: DatasetConfig) -> DatasetConfig:
+def without_sampling(dataset: DatasetConfig) -> DatasetConfig:
     """The same data with gold responses alone where rejected ones would be sampled."""
     update: dict[str, Any] = {}
     if dataset.rejected == "sampled":
         update["rejected"] = "none"
     if dataset.sources:
         update["sources"] = {
-            name: _without_sampling(source) for name, source in dataset.sources.items()
+            name: without_sampling(source) for name, source in dataset.sources.items()
         }
     return dataset.model_copy(update=update)
 

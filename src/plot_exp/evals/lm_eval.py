@@ -1,0 +1,193 @@
+"""Tasks of EleutherAI's lm-eval on the policy in this process; the optional extra `lm-eval`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from plot_exp.config.evals import LMEvalConfig
+from plot_exp.errors import UserError
+from plot_exp.evals.base import CannotRunError, Outcome, Subject, Tools, Workspace
+from plot_exp.evals.intervals import NORMAL_QUANTILE
+from plot_exp.evals.record import Record
+from plot_exp.models.policy import Policy
+
+# More would make the file of samples larger than all else: lm-eval's tasks have up to 14,000.
+SAMPLES_A_TASK = 100
+
+
+@dataclass(frozen=True)
+class LMEval:
+    """See `Benchmark`."""
+
+    config: LMEvalConfig
+    version: str
+    name: str = "lm_eval"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See `Benchmark`."""
+        return {**self.config.model_dump(mode="json"), "version": self.version}
+
+    def run(self, subject: Subject, workspace: Workspace) -> Outcome:
+        """See `Benchmark`; a task that cannot be run is named in the notes, and others go on."""
+        policy, tokeniser = subject.weights("lm_eval")
+        assert subject.local is not None
+        done = Record(workspace.folder / "tasks.jsonl")
+        failed: dict[str, str] = {}
+        with _left_alone(policy):
+            for task, shots in workspace.bar(self.config.tasks.items(), "lm-eval tasks"):
+                if task in done:
+                    continue
+                try:
+                    found = self._evaluate(
+                        policy, tokeniser.tokenizer, task, shots, subject.local.batch_size
+                    )
+                except Exception as error:  # a task's data, code and metrics may raise anything
+                    failed[task] = _first_line(error)
+                    continue
+                done.add(task, found)
+        if len(failed) == len(self.config.tasks):
+            reasons = "; ".join(f"{task}: {why}" for task, why in failed.items())
+            raise CannotRunError(f"lm-eval could run none of its tasks ({reasons})")
+        return self._outcome(done, failed)
+
+    def _evaluate(
+        self, policy: Policy, tokenizer: Any, task: str, shots: int | None, batch_size: int
+    ) -> dict[str, Any]:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        model = HFLM(pretrained=policy.model, tokenizer=tokenizer, batch_size=batch_size)
+        results = lm_eval.simple_evaluate(
+            model=model,
+            tasks=[task],
+            num_fewshot=shots,
+            limit=self.config.limit,
+            apply_chat_template=self.config.chat_template,
+            task_manager=TaskManager(include_path=self.config.include_path),
+        )
+        return {"metrics": metrics_of(results), "samples": samples_of(results)}
+
+    def _outcome(self, done: Record, failed: Mapping[str, str]) -> Outcome:
+        metrics: dict[str, float] = {}
+        samples: list[dict[str, Any]] = []
+        for task in self.config.tasks:
+            if task in done:
+                metrics |= {f"lm_eval/{key}": one for key, one in done[task]["metrics"].items()}
+                samples += done[task]["samples"]
+        notes = [f"lm-eval {self.version}: {', '.join(map(self._told, self.config.tasks))}."]
+        notes += [f"lm-eval's {task} could not be run: {why}" for task, why in failed.items()]
+        return Outcome(metrics, samples, notes)
+
+    def _told(self, task: str) -> str:
+        shots = self.config.tasks[task]
+        return task if shots is None else f"{task} ({shots} shots)"
+
+
+def build(settings: LMEvalConfig, tools: Tools) -> LMEval:
+    """See `Benchmark`."""
+    if not settings.tasks:
+        raise UserError("eval.lm_eval.tasks is empty: 'eval.lm_eval.tasks={arc_easy: 0}'")
+    try:
+        from importlib.metadata import version
+
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise CannotRunError(
+            f"lm-eval is not installed ({error}): pip install 'plot-exp[lm-eval]'"
+        ) from error
+    return LMEval(settings, version("lm_eval"))
+
+
+def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """`TASK/METRIC` and `TASK/METRIC/FILTER`, with count and a normal 95 % interval."""
+    metrics: dict[str, float] = {}
+    for task, found in results["results"].items():
+        for name, value in found.items():
+            metric, _, chosen = name.partition(",")
+            if metric.endswith("_stderr") or not _is_number(value) or not chosen:
+                continue
+            key = f"{task}/{metric}" if chosen == "none" else f"{task}/{metric}/{chosen}"
+            metrics[key] = float(value)
+            if count := _count(results, task):
+                metrics[f"{key}/count"] = float(count)
+            error = found.get(f"{metric}_stderr,{chosen}")
+            if _is_number(error):
+                half = NORMAL_QUANTILE * float(error)
+                metrics |= {f"{key}/low": value - half, f"{key}/high": value + half}
+    return metrics
+
+
+def samples_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first documents of each task: what was asked, what came back, and its metrics."""
+    rows = []
+    for task, documents in (results.get("samples") or {}).items():
+        for document in documents[:SAMPLES_A_TASK]:
+            values = {name: document.get(name) for name in document.get("metrics", ())}
+            rows.append(
+                {
+                    "prompt": _prompt(document),
+                    "response": _plain(document.get("filtered_resps")),
+                    "verdict": ", ".join(f"{name} {value}" for name, value in values.items()),
+                    "answer": _plain(document.get("target")),
+                    "task": task,
+                }
+            )
+    return rows
+
+
+def _prompt(document: Mapping[str, Any]) -> str:
+    """The context of a document's first request, from either form that lm-eval logs."""
+    arguments = document.get("arguments")
+    if isinstance(arguments, Mapping):
+        arguments = list(next(iter(arguments.values()), {}).values())
+    elif arguments:
+        arguments = arguments[0]
+    return str(arguments[0]) if arguments else ""
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _count(results: Mapping[str, Any], task: str) -> int:
+    """Documents of a task, or of all tasks of a group."""
+    counts = results.get("n-samples", {})
+    if task in counts:
+        return int(counts[task]["effective"])
+    members = results.get("group_subtasks", {}).get(task, [])
+    return sum(_count(results, member) for member in members)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _left_alone(policy: Policy) -> Iterator[None]:
+    """lm-eval seeds every generator there is, and leaves the model in eval mode."""
+    training, states = policy.training, (random.getstate(), np.random.get_state())
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            policy.train(training)
