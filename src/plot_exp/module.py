@@ -133,8 +133,9 @@ class PreferenceModule(pl.LightningModule):
         optimizer = self.optimizers()
         optimizer.zero_grad()
         outcome = self._accumulate(microbatches, meter)
-        self.world.add_gradients(self.policy.trainable())
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.settings.gradient_clip)
+        parameters = optimizer.param_groups[0]["params"]
+        self.world.add_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
         optimizer.optimizer.found_inf = self.watch.close(step, outcome.terms, norm)
         learning_rate = optimizer.param_groups[0]["lr"]
         optimizer.step()

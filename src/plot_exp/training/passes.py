@@ -40,7 +40,7 @@ class Passes:
 
     def score_policy(self, batch: Batch, index: int, of_reference: Scores | None) -> Scores:
         """The policy's scores of this process's microbatch `index`."""
-        torch.manual_seed(pass_seed(self.seed, self.step, self.first + index))
+        seed_device(self.policy.device, pass_seed(self.seed, self.step, self.first + index))
         states = None if self.reference is None else self.reference.states(of_reference)
         return self.policy(batch, self.request, self._dropout_seed(), states)
 
@@ -56,7 +56,7 @@ class Passes:
         """What KTO's reference point is made of (see `mismatched_log_ratio`)."""
         reference = self.reference
         assert reference is not None
-        torch.manual_seed(pass_seed(self.seed, self.step, 0))
+        seed_device(self.policy.device, pass_seed(self.seed, self.step, 0))
         return mismatched_log_ratio(
             microbatches,
             mismatch,
@@ -69,6 +69,17 @@ class Passes:
     def _dropout_seed(self) -> int | None:
         """One for the whole step: masks by token differ from token to token by themselves."""
         return pass_seed(self.seed, self.step, 0) if self.drops else None
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seeds what a pass on the device draws from.
+
+    `torch.manual_seed` also notes a stack trace for every kind of accelerator that is not there,
+    which takes milliseconds and is never freed.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def pass_seed(seed: int, step: int, microbatch: int) -> int:
