@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from plot_exp.data.behaviours import CONTEXT_RULE, Behaviour
 from plot_exp.data.examples import Message
 
-_LABEL = re.compile(r"^(?:[-*•]|\d{1,3}[.)]|(?:test |user )?(?:prompt|case)\s*\d*\s*:)\s*", re.I)
+_LABEL = re.compile(
+    r"^(?:[-*•]\s+|\d{1,3}[.)]\s+)?(?:\*{0,2}(?:test |user )?(?:prompt|case)\s*\d*\s*:\*{0,2}\s*)?",
+    re.IGNORECASE,
+)
 _QUOTES = ('"', "'", "“”", "‘’", "«»", "`", "**")
 
 
