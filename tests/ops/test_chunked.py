@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plain_head import plain_outputs, pulled
 from plot_exp.data.collate import Batch
 from plot_exp.ops import memory
 from plot_exp.ops.chunked import read_head
@@ -18,6 +17,7 @@ from plot_exp.ops.readout import Readout
 from plot_exp.ops.reference_states import ReferenceStates
 from plot_exp.ops.scores import Pool, Request, Side
 
+from plain_head import plain_outputs, pulled
 from scoring_models import toy_batch
 
 SIZE, WIDTH = 29, 6
