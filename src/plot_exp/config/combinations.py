@@ -102,6 +102,25 @@ def _carried_potentials_have_one_batch(config: Config) -> Iterator[str]:
         )
 
 
+def _a_cached_reference_has_what_terms_ask(config: Config) -> Iterator[str]:
+    if config.reference_form != "cached":
+        return
+    for term in config.loss:
+        if asked := TERMS[term].asks_of_reference:
+            yield (
+                f"reference_form=cached with loss={'+'.join(config.loss)}: {term!r} reads the "
+                f"reference's {asked}, which no file keeps; leave reference_form out"
+            )
+
+
+def _kto_has_a_second_prompt(config: Config) -> Iterator[str]:
+    if "kto" in config.loss and config.trainer.batch_size == 1:
+        yield (
+            "loss=kto with trainer.batch_size=1: its reference point is estimated on prompts with "
+            "responses to other prompts of the batch; write trainer.batch_size=2 or more"
+        )
+
+
 def _rejected_fits_the_data(config: Config) -> Iterator[str]:
     for key, dataset in _sources(config.dataset):
         if dataset.rejected in ("corrupt", "sampled") and dataset.name not in WITHOUT_REJECTED:
@@ -173,6 +192,8 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _terms_find_what_they_need,
     _gradient_share_has_two_sides,
     _carried_potentials_have_one_batch,
+    _a_cached_reference_has_what_terms_ask,
+    _kto_has_a_second_prompt,
     _heads_divide_the_hidden_size,
 )
 

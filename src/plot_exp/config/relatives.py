@@ -71,6 +71,7 @@ class KTOConfig(TermConfig):
     """Kahneman-Tversky optimisation, arXiv 2402.01306: labelled responses, no pairs needed."""
 
     needs_rejected: ClassVar[bool] = True
+    asks_of_reference: ClassVar[str] = "scores of prompts with responses to other prompts"
 
     beta: float = Field(0.1, gt=0)
     desirable_weight: float = Field(1.0, ge=0)
@@ -99,6 +100,7 @@ class TDPOConfig(TermConfig):
     """
 
     needs_pairs: ClassVar[bool] = True
+    asks_of_reference: ClassVar[str] = "whole distributions at every token"
 
     beta: float = Field(0.1, gt=0)
     variant: Literal[1, 2] = 2

@@ -17,12 +17,15 @@ class Term(Section):
         needs_rejected: the term needs rejected or undesirable responses, to any prompt.
         likelihood: beside its pairs, the term holds the likelihood of every chosen response,
             in a pair or not.
+        asks_of_reference: what it reads of the reference beyond log-probabilities of the data;
+            empty for nothing. A cached reference keeps no more than those.
         auxiliary: meant to be added to another term.
     """
 
     needs_pairs: ClassVar[bool] = False
     needs_rejected: ClassVar[bool] = False
     likelihood: ClassVar[bool] = False
+    asks_of_reference: ClassVar[str] = ""
     auxiliary: ClassVar[bool] = False
 
 
