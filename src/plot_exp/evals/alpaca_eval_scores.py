@@ -20,6 +20,8 @@ from plot_exp.evals.length_control_tables import (
 from plot_exp.evals.length_gap import length_gap
 
 REFITS = 200
+# Of tanh(Δ / std): below it the length term can hardly be told from the model's own.
+LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,9 @@ def _fitted(annotations: Sequence[Annotation], difficulty: Floats, tables: Table
         return Scores({}, ["lc_win_rate left out: it takes two comparisons to fit."])
     difference = np.array([float(one.length_difference) for one in annotations])
     own = length_control.comparisons(preference, difference, difficulty)
+    if own.length.std() < LEAST_SPREAD and difference.any():
+        why = "the model's answers differ from the baseline's by nearly the same length everywhere"
+        return Scores({}, [f"lc_win_rate left out: {why}, so that nothing tells length apart."])
     rows = own if tables.gamed is None else tables.gamed.joined(own)
     weights, strength = length_control.fit(rows)
     metrics = _predicted(length_control.predict(weights, difficulty))

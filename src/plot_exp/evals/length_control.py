@@ -163,7 +163,7 @@ def _line_search(
 def _penalised_quadratic(gradient: Floats, hessian: Floats, start: Floats) -> Floats:
     """Coordinate descent on the quadratic model of the loss at `start` plus the L1 norm."""
     weights = start.copy()
-    for _ in range(500):
+    for _ in range(100):
         before = weights.copy()
         for place in range(len(weights)):
             slope = gradient[place] + hessian[place] @ (weights - start)
