@@ -23,7 +23,7 @@ KEYS = {
     "dataset.limit": "at most so many training examples",
     "loss.TERM.weight": "a term's factor in the sum; PLOT's is loss.plot.alpha",
     "loss.plot.gradient_share": "sets alpha: PLOT's gradient as a share of the other term's",
-    "extensions": "[FILE]: Python files that register loss terms of your own",
+    "extensions": "a Python file, or a list of them, that registers loss terms of your own",
     "trainer.max_steps": "optimizer steps; null takes trainer.epochs",
     "trainer.batch_size": "examples an optimizer step",
     "trainer.microbatch_size": "examples a forward pass",

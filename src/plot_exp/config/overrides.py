@@ -51,7 +51,7 @@ def check_overrides(
 
 
 def load_extensions(overrides: Sequence[str]) -> None:
-    """Loads the files of `extensions=[...]`, so that their terms are known to the other overrides.
+    """Loads the files of `extensions=`, so that their terms are known to the other overrides.
 
     Raises:
         UserError: see `plot_exp.losses.registry.load_extension`.
@@ -60,8 +60,9 @@ def load_extensions(overrides: Sequence[str]) -> None:
         if not text.startswith("extensions="):
             continue
         value = _parsed(text, {}).value()
-        for path in value if isinstance(value, list) else []:
-            load_extension(str(path))
+        for path in value if isinstance(value, list) else [value]:
+            if path is not None:
+                load_extension(str(path))
 
 
 def _parsed(text: str, options: dict[str, list[str]]) -> Override:
