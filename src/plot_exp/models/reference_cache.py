@@ -208,9 +208,9 @@ def _write(
         "starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
         "token_logps": np.concatenate(rows),
     }
-    facts = {"mark": mark, "sha256": _checksum(arrays)}
+    # One entry: several would be written in any order, and equal contents are to be equal files.
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=facts)
+        save_file(arrays, temporary, metadata={"holds": f"{mark} {_checksum(arrays)}"})
 
 
 def _read(path: Path, mark: str) -> tuple[list[bytes], np.ndarray, np.ndarray] | None:
@@ -219,7 +219,6 @@ def _read(path: Path, mark: str) -> tuple[list[bytes], np.ndarray, np.ndarray] |
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-        facts = header["__metadata__"]
         arrays = {
             name: np.memmap(
                 path,
@@ -230,7 +229,7 @@ def _read(path: Path, mark: str) -> tuple[list[bytes], np.ndarray, np.ndarray] |
             )
             for name in ("keys", "starts", "token_logps")
         }
-        if facts["mark"] != mark or facts["sha256"] != _checksum(arrays):
+        if header["__metadata__"]["holds"] != f"{mark} {_checksum(arrays)}":
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
