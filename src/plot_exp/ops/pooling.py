@@ -52,7 +52,11 @@ class Pooling:
             # A product would make 0·−∞ of the other side's.
             total[0] += values.masked_fill((row != 0)[:, None], 0).sum(0)
         else:
-            total[0] += (row == 0).to(values.dtype) @ values
+            total[0] += self.share(positions, values.dtype) @ values
+
+    def share(self, positions: slice, dtype: torch.dtype) -> Tensor:
+        """[n] 1 for the positions of this side, 0 for the other's, where there is a single row."""
+        return (self.row[positions] == 0).to(dtype)
 
     def spread(self, positions: slice, gradient: Tensor) -> Tensor:
         """The gradient in `result` as that in the values [n, V] of some positions."""

@@ -142,22 +142,27 @@ class Readout:
             into: [n, V], which may be the block's own logits.
         """
         weight, direct = self._parts(block, gradients)
-        p = block.p
+        outer = self._outer_parts(block, gradients)
+        p, of_label = block.p, gradients.get("token_logps")
         total = p.new_zeros(len(p)) if direct is None else direct.sum(-1)
-        of_label = gradients.get("token_logps")
         if of_label is not None:
             total = total + of_label[block.rows]
-        if weight is None:
-            dlogits = p.mul_(-total[:, None])
-        else:
+        if weight is not None:
             total = total + (p * weight).sum(-1)
-            dlogits = p.mul_(weight.sub_(total[:, None]))
+        for rows, tokens in outer:
+            total = total + rows * (p @ tokens)
+        factor = -total[:, None] if weight is None else weight.sub_(total[:, None])
+        for rows, tokens in outer:
+            factor = torch.addr(factor.expand_as(p), rows, tokens)
+        in_place = self.adjustment.changes or into.dtype != p.dtype
+        dlogits = torch.mul(p, factor, out=p if in_place else into)
         if direct is not None:
             dlogits.add_(direct)
         if of_label is not None:
             target = self.targets[block.rows, None]
             dlogits.scatter_add_(1, target, of_label[block.rows, None])
-        into.copy_(self.adjustment.pull_(dlogits, block.logits))
+        if in_place:
+            into.copy_(self.adjustment.pull_(dlogits, block.logits))
 
     def _parts(
         self, block: Block, gradients: Mapping[OutputKey, Tensor]
@@ -178,12 +183,21 @@ class Readout:
         for key, pooling in self.pools.items():
             if key not in gradients:
                 continue
-            part = pooling.spread(rows, gradients[key])
             if pooling.logarithm:
-                direct = _plus(direct, part)
-            else:
-                weight = _plus(weight, part)
+                direct = _plus(direct, pooling.spread(rows, gradients[key]))
+            elif not pooling.whole:
+                weight = _plus(weight, pooling.spread(rows, gradients[key]))
         return weight, direct
+
+    def _outer_parts(
+        self, block: Block, gradients: Mapping[OutputKey, Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The rest of W, of sums over the batch: outer products of rows [n] and tokens [V]."""
+        return [
+            (pooling.share(block.rows, gradients[key].dtype), gradients[key])
+            for key, pooling in self.pools.items()
+            if key in gradients and pooling.whole and not pooling.logarithm
+        ]
 
     def _adjusted(self, logits: Tensor) -> Tensor:
         exact = logits.to(precision(logits))
