@@ -58,6 +58,7 @@ def test_a_category_of_all_behaviours_has_no_number_of_its_own() -> None:
 def test_where_all_behaviours_agree_the_interval_is_no_point() -> None:
     assert interval([0.0] * 10) == wilson_interval(0, 10)
     assert interval([1.0] * 10) == wilson_interval(10, 10)
+    assert interval([0.6]) == wilson_interval(0.6, 1)
     assert interval([0.0, 1.0]) == bootstrap_interval([0.0, 1.0])
 
 

@@ -63,7 +63,7 @@ class AttackSuccess:
     Attributes:
         tally: what was left out of the behaviours, and why.
         cache_dir: cases, completions and verdicts are kept below it, so that every run shares what
-            was done to the same weights; a copy is left with the results.
+            was done to the same weights; `facts` name the folders.
     """
 
     config: ASRConfig
@@ -127,7 +127,6 @@ class AttackSuccess:
         cases = {one.id: records.cases_of(one) for one in self.behaviours}
         self._complete(cases, subject, records, workspace.bar)
         self._judge(cases, subject, records, workspace.bar)
-        records.copy_to(workspace.folder / attack.name)
         outcome.add(attack.name, self.behaviours, cases, records, self.config.seed)
 
     @staticmethod
@@ -205,6 +204,7 @@ class AttackSuccess:
             "behaviours": self.config.behaviours,
             "tally": self.tally.as_dict(),
             "attacks": found.facts,
+            "tables": {"success": found.table()},
         }
         return Outcome(found.metrics, found.samples, [note.strip() for note in notes], facts)
 

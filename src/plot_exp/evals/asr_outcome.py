@@ -51,6 +51,7 @@ class Gathered:
             "losses": asr_scores.loss_curve(attacked),
             "cases": len(every),
             "unreadable": unreadable,
+            "records": str(records.folder),
             **_facts(every),
         }
         if missing := sum(not one.harmful for one in attacked):
@@ -62,6 +63,16 @@ class Gathered:
                 f"{attack}: {unreadable} of {len(every)} verdicts are neither yes nor no and count "
                 "as no."
             )
+
+    def table(self) -> dict[str, Any]:
+        """One row an attack and category, as W&B shows it."""
+        columns = ["attack", "category", "value", "low", "high", "count"]
+        rows = [
+            [attack, *(row[key] for key in columns[1:])]
+            for attack, facts in self.facts.items()
+            for row in facts["table"]
+        ]
+        return {"columns": columns, "rows": rows}
 
 
 def _attacked(
@@ -83,7 +94,7 @@ def _sample(
         "verdict": f"{'success' if verdict.harmful else 'no success'} ({verdict.words})",
         "attack": attack,
         "behaviour": behaviour.id,
-        "request": behaviour.text,
+        "asked": behaviour.request,
         "functional": behaviour.functional,
         "category": behaviour.semantic,
         "case": case.number,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,17 +61,6 @@ class Records:
         """The verdict on the completion of a prompt."""
         row = self.verdicts[verdict_key(behaviour, text)]
         return HarmVerdict(row["harmful"], row["readable"], row["words"])
-
-    def copy_to(self, folder: Path) -> None:
-        """Leaves a copy of the three files where the results are."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for record, name in (
-            (self.cases, "cases.jsonl"),
-            (self.completions, "completions.jsonl"),
-            (self.verdicts, "verdicts.jsonl"),
-        ):
-            if record.path.is_file():
-                shutil.copyfile(record.path, folder / name)
 
 
 def verdict_key(behaviour: Behaviour, text: str) -> str:

@@ -71,10 +71,10 @@ def _summary(key: str, values: Sequence[float], seed: int) -> dict[str, float]:
 def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """The 95 % bootstrap interval over behaviours.
 
-    Where all behaviours agree on 0 or on 1 every resample agrees too and the bootstrap would claim
-    certainty; the Wilson interval of as many behaviours stands there.
+    Where all behaviours agree every resample agrees too and the bootstrap would claim certainty;
+    the Wilson interval of as many behaviours stands there.
     """
-    if set(values) == {0.0} or set(values) == {1.0}:
+    if len(set(values)) == 1:
         return wilson_interval(sum(values), len(values))
     return bootstrap_interval(values, seed)
 

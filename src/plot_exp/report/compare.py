@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plot_exp.errors import UserError
 from plot_exp.files import write_text
+from plot_exp.report import attacks
 from plot_exp.report import contents as run_contents
 from plot_exp.report.contents import Contents, flat
 from plot_exp.report.markdown import escape, table
@@ -121,11 +122,12 @@ def _side_by_side(folder: Path, runs: list[Contents]) -> list[str]:
     parts += ["## Single runs, after training", measured or "*Nothing was measured.*"]
     if by_category := _table("Measure", names, outcomes(runs, by_category=True)):
         parts += ["## Single runs, after training, by sub-preference", by_category]
+    parts.append(attacks.compare(runs, names))
     parts.append(
         "Each column is one run; brackets are 95 % intervals over its cases, which say nothing of "
         "how seeds differ."
     )
-    return parts
+    return [part for part in parts if part]
 
 
 def name_of(run_dir: Path, folder: Path) -> str:

@@ -23,6 +23,7 @@ WHY_ABSENT = {
     "metrics.csv": "no step was logged",
     "samples.jsonl": "nothing was generated (`eval.generations=0`, or the run has not ended)",
     "data.json": "the run ended before its data were read",
+    "evaluations.json": "no benchmark was run (`task=evaluate run=... eval=...`)",
     "preference_distribution.json": "it takes pairs to train on and held-out examples",
 }
 
@@ -45,6 +46,7 @@ class Contents:
     samples: list[dict[str, Any]] | None = None
     data: dict[str, Any] | None = None
     distribution: dict[str, Any] | None = None
+    evaluations: dict[str, Any] | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
     def left_out(self, *names: str) -> str:
@@ -86,6 +88,7 @@ def read(run_dir: Path) -> Contents:
         "samples.jsonl": _samples,
         "data.json": _mapping(json.loads),
         "preference_distribution.json": _mapping(json.loads),
+        "evaluations.json": _mapping(json.loads),
     }
     for name, parse in readers.items():
         attribute = {"metrics.csv": "history", "preference_distribution.json": "distribution"}.get(

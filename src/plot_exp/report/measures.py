@@ -20,6 +20,17 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "eval/demo/harmful_answer_rate": ("Harmful demo requests answered", "lower"),
     "eval/demo/benign_refusal_rate": ("Benign demo requests refused", "lower"),
+    **{
+        f"eval/asr/{attack}": (f"Attack success by the chosen judge, {name}", "lower")
+        for attack, name in (
+            ("zero_shot", "Zero-Shot"),
+            ("sfs", "SFS"),
+            ("pez", "PEZ"),
+            ("gbda", "GBDA"),
+            ("uat", "UAT"),
+            ("gcg", "GCG"),
+        )
+    },
     "eval/exact_match": ("Exact match of final answers", "higher"),
     "val/transport_distance": ("Transport distance to the preference distribution", ""),
     "eval/perplexity_under_reference": ("Perplexity under the reference", ""),

@@ -33,7 +33,8 @@ def by_category(contents: Contents) -> str:
         return contents.left_out("metrics.json")
     grouped: dict[str, list[Measure]] = {}
     for measure in measures(contents.metrics):
-        if measure.category is not None:
+        # Attacks have categories of their own, and a section with them.
+        if measure.category is not None and not measure.key.startswith("eval/asr/"):
             grouped.setdefault(measure.key, []).append(measure)
     if not grouped:
         return "*Left out. `metrics.json` holds no number by sub-preference.*"

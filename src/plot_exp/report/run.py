@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from plot_exp.files import write_text
+from plot_exp.report import attacks, curves, outcome, sections, tokens
 from plot_exp.report import contents as run_contents
-from plot_exp.report import curves, outcome, sections, tokens
 from plot_exp.report.contents import Contents
 from plot_exp.report.markdown import escape
 from plot_exp.report.style import Picture
@@ -25,10 +25,18 @@ def write(run_dir: Path) -> None:
     plots = run_dir / "plots"
     curve_pictures = curves.draw(contents.history, plots) if contents.history else []
     token_pictures = tokens.draw(contents.distribution, plots) if contents.distribution else []
-    write_text(run_dir / "report.md", _compose(contents, curve_pictures, token_pictures))
+    attack_pictures = attacks.draw(contents, plots)
+    pictures = curve_pictures, token_pictures, attack_pictures
+    write_text(run_dir / "report.md", _compose(contents, *pictures))
 
 
-def _compose(contents: Contents, curve_pictures: list[Picture], tokens: list[Picture]) -> str:
+def _compose(
+    contents: Contents,
+    curve_pictures: list[Picture],
+    token_pictures: list[Picture],
+    attack_pictures: list[Picture],
+) -> str:
+    attacked = attacks.section(contents)
     name = escape(str(contents.setting("name") or contents.run_dir.name))
     parts = [
         f"# {name}",
@@ -37,13 +45,16 @@ def _compose(contents: Contents, curve_pictures: list[Picture], tokens: list[Pic
         outcome.what_changed(contents),
         "## By sub-preference",
         outcome.by_category(contents),
+        "## Attack success" if attacked else "",
+        attacked,
+        _gallery(attack_pictures),
         "## Samples side by side",
         outcome.samples(contents),
         "## Training",
         _gallery(curve_pictures) or contents.left_out("metrics.csv"),
         "## Preference distribution",
         outcome.distribution(contents),
-        _gallery(tokens),
+        _gallery(token_pictures),
         "## Data",
         sections.data(contents),
         "## Speed and memory",

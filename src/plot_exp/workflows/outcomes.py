@@ -78,6 +78,8 @@ def publish(log: WandbLog, metrics: Mapping[str, float], after: Measured) -> Non
         ]
         if rows:
             log.table(f"samples/{name}", columns, rows, 0)
+        for title, table in outcome.facts.get("tables", {}).items():
+            log.table(f"{name}/{title}", table["columns"], table["rows"], 0)
 
 
 def _evaluations(path: Path) -> dict[str, Any]:
