@@ -21,8 +21,9 @@ from plot_exp.config.losses import (
     SFTConfig,
     ULDConfig,
 )
-from plot_exp.data.collate import Batch, collate_padded
+from plot_exp.data.collate import Batch, collate
 from plot_exp.data.mismatched import Mismatch
+from plot_exp.data.packing import PADDED, Layout
 from plot_exp.losses.composite import Composite
 from plot_exp.losses.context import Context
 from plot_exp.models.dropout import set_dropout
@@ -106,8 +107,16 @@ def composite(loss: str) -> Composite:
 class Run:
     """A policy, moved a little from its reference, whose steps can be taken in any batching."""
 
-    def __init__(self, loss: str, *, dropout: float = 0.0, data: Data = examples) -> None:
+    def __init__(
+        self,
+        loss: str,
+        *,
+        dropout: float = 0.0,
+        data: Data = examples,
+        layout: Layout = PADDED,
+    ) -> None:
         self.data = data
+        self.collate = partial(collate, pad_id=0, layout=layout)
         model = tiny_model("qwen2", attention_dropout=dropout).double()
         self.policy = Policy(model)
         self.reference = frozen_copy(self.policy)
@@ -139,7 +148,7 @@ class Run:
         items, batches = self.data(sum(sum(row) for row in by_rank)), []
         items = items[sum(sum(row) for row in by_rank[:rank]) :]
         for size in by_rank[rank]:
-            batches.append(collate_padded(items[:size], 0))
+            batches.append(self.collate(items[:size]))
             items = items[size:]
         first = 0 if world is None else sum(len(row) for row in by_rank[:rank])
 
@@ -180,7 +189,7 @@ class Run:
         seed = 7 if self.dropout else None
         return mismatched_log_ratio(
             batches,
-            Mismatch(partial(collate_padded, pad_id=0), max_length=64),
+            Mismatch(self.collate, max_length=64),
             lambda batch: self.policy(batch, Request(), seed),
             lambda batch: self.reference(batch, Request()),
             self.policy.device,
