@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from plot_exp.data.collate import Responses, collate_padded
-from plot_exp.data.loader import StepLoader, epoch_order, evaluation_batches, total_steps
+from plot_exp.data.loader import StepLoader, evaluation_batches, total_steps
+from plot_exp.data.order import epoch_order
 from plot_exp.data.tokenise import TokenisedExample
 
 

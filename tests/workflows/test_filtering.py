@@ -15,8 +15,8 @@ from plot_exp.losses.composite import build
 from plot_exp.progress import silent
 from plot_exp.workflows.context import build_context, signed_difference
 from plot_exp.workflows.filtering import filter_training
-from plot_exp.workflows.models import open_reference
 from plot_exp.workflows.prepare import Prepared, prepare
+from plot_exp.workflows.reference import open_reference
 
 WORDS = ["apples", "basket", "table", "idea", "answer", "safer", "morning", "map"]
 PAIRS = [

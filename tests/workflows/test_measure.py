@@ -21,8 +21,8 @@ from plot_exp.training.metrics import response_metrics, term_metrics
 from plot_exp.training.part import Part
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.measure import Measurer
-from plot_exp.workflows.models import open_reference
 from plot_exp.workflows.prepare import prepare
+from plot_exp.workflows.reference import open_reference
 
 
 @pytest.fixture

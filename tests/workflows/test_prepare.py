@@ -11,8 +11,9 @@ from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.progress import silent
-from plot_exp.workflows.models import open_reference, open_saved
+from plot_exp.workflows.models import open_saved
 from plot_exp.workflows.prepare import prepare
+from plot_exp.workflows.reference import open_reference
 
 PAIR = {"prompt": "how many apples?", "chosen": "seven apples", "rejected": "no idea"}
 

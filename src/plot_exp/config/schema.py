@@ -86,6 +86,12 @@ class TrainerConfig(Section):
         max_steps: optimizer steps; null takes `epochs`.
         batch_size: examples an optimizer step.
         microbatch_size: examples a forward pass; null for the whole batch.
+        layout: how examples become rows of tokens, which changes no number: `padded` repeats the
+            prompt for each response, `shared` has it once, `packed` puts several examples into a
+            row; `auto` packs where the model allows, else pads.
+        row_capacity: positions of a packed row; null leaves it to the device.
+        group_by_length: batches hold examples of similar lengths, in random order; worth it where
+            rows are padded. Microbatches are always cut by length.
         coupling: what batch-coupled terms see under accumulation.
         on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
         dropout: the probability that every dropout of the model gets.
@@ -104,6 +110,9 @@ class TrainerConfig(Section):
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(16, ge=1)
     microbatch_size: int | None = Field(None, ge=1)
+    layout: Literal["auto", "padded", "shared", "packed"] = "auto"
+    row_capacity: int | None = Field(None, ge=1)
+    group_by_length: bool = False
     coupling: Literal["exact", "carried", "microbatch"] = "exact"
     gradient_clip: float = Field(1.0, gt=0)
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -178,11 +187,13 @@ class Config(Section):
     output_dir: str = "outputs"
     cache_dir: str
 
-    @field_validator("extensions", mode="after")
+    @field_validator("extensions", mode="before")
     @classmethod
-    def _extensions_are_loaded(cls, value: list[str]) -> list[str]:
+    def _extensions_are_loaded(cls, value: object) -> object:
         """Before `loss`, which may name their terms; by their whole paths, for a later resume."""
-        return [load_extension(path) for path in value]
+        if isinstance(value, str):
+            value = [value]
+        return [load_extension(str(path)) for path in value] if isinstance(value, list) else value
 
     @field_validator("loss", mode="before")
     @classmethod

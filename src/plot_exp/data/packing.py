@@ -20,9 +20,9 @@ from plot_exp.data.tokenise import TokenisedExample
 
 LayoutName = Literal["padded", "shared", "packed"]
 
-# Positions of a packed row. Attention pays for every pair of positions in a row, so that a row
-# is hardly longer than the examples are anyway; measured in benchmarks/layouts.py.
-CAPACITY = 512
+# Attention pays for every pair of positions in a row or piece, a call for every piece, and rows are
+# as long as the longest: measured by benchmarks/layouts.py.
+CAPACITY, PIECE_CAPACITY = 512, 256
 
 
 @dataclass(frozen=True)

@@ -148,17 +148,20 @@ def _flex_attention() -> Any:
     return flex_attention_forward
 
 
-def use_row_attention(model: Any) -> bool:
-    """Sends the model's attention through `attend`, where it goes through SDPA; says whether."""
+def attends_by_rows(model: Any) -> bool:
+    """Whether the model's attention goes through `attend`."""
+    return bool(model.config._attn_implementation == ATTENTION)
+
+
+def use_row_attention(model: Any) -> None:
+    """Sends the attention of a model that uses SDPA through `attend`, as far as it lets itself."""
     config = model.config
-    if config._attn_implementation == ATTENTION:
-        return True
-    if not takes_our_attention(config):
-        return False
+    lets_choose = getattr(model, "_supports_attention_backend", False)
+    if not lets_choose or not takes_our_attention(config):
+        return
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(ATTENTION, attend)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     config._attn_implementation = ATTENTION
-    return True

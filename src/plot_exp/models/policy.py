@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.errors import UserError
-from plot_exp.models.attention import decoder_for
+from plot_exp.models.attention import decoder_for, use_row_attention
 from plot_exp.models.dropout import drops_by_token, recompute_contexts, use_token_keys
 from plot_exp.ops.head import Head
 from plot_exp.ops.reference_states import ReferenceStates
@@ -35,6 +35,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.head = Head(model.get_output_embeddings(), model.config, head_chunk)
+        use_row_attention(model)
         self._check_head()
 
     def forward(
@@ -78,9 +79,10 @@ class Policy(nn.Module):
                 f"trainer.activation_checkpointing: {type(self.model).__name__} cannot run its "
                 "layers again; leave it out"
             )
-        self.model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": recompute_contexts}
-        )
+        # The name that transformers 5 has for it.
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        enable = enable or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False, "context_fn": recompute_contexts})
 
     @property
     def drops(self) -> bool:

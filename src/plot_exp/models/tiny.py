@@ -23,7 +23,7 @@ from torch import Tensor
 
 from plot_exp.config.schema import TinyConfig
 from plot_exp.data.examples import PreferenceExample
-from plot_exp.data.loader import epoch_order
+from plot_exp.data.order import epoch_order
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.files import make_readable, unwritable
 from plot_exp.progress import Bar

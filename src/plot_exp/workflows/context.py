@@ -13,6 +13,7 @@ from torch import Tensor
 
 from plot_exp.config.schema import Config
 from plot_exp.data.loader import evaluation_batches
+from plot_exp.data.packing import PADDED, Layout
 from plot_exp.data.preference_distribution import (
     PreferenceDistribution,
     TokenCounts,
@@ -40,6 +41,7 @@ def build_context(
     reference: Reference,
     tokeniser: ChatTokeniser,
     train: list[TokenisedExample],
+    layout: Layout = PADDED,
 ) -> Context:
     """The context of a run; only training responses are counted."""
     with reference.live() as model:
@@ -59,14 +61,18 @@ def build_context(
     @cache
     def reference_distribution() -> Tensor:
         pad_id = tokeniser.tokenizer.pad_token_id
-        batches = evaluation_batches(train[:REFERENCE_EXAMPLES], config.eval.batch_size, pad_id)
+        batches = evaluation_batches(
+            train[:REFERENCE_EXAMPLES], config.eval.batch_size, pad_id, layout
+        )
         with reference.live() as model:
             return mean_distribution(model, batches, "chosen")
 
     @cache
     def contextual() -> Tensor:
         pad_id = tokeniser.tokenizer.pad_token_id
-        batches = evaluation_batches(train[:CONTEXTUAL_EXAMPLES], config.eval.batch_size, pad_id)
+        batches = evaluation_batches(
+            train[:CONTEXTUAL_EXAMPLES], config.eval.batch_size, pad_id, layout
+        )
         with reference.live() as model:
             return contextual_embedding(model, batches)
 

@@ -109,6 +109,8 @@ class Evaluation:
         trained = self.trained
         prepared = prepare(trained, self.bar)
         reference = open_reference(trained, prepared.start)
+        if isinstance(reference, Policy):
+            prepared.choose_layout(trained, reference)
         context = build_context(trained, reference, prepared.start.tokeniser, prepared.train)
         composite = build(trained.loss, context)
         measurer = Measurer(trained, prepared, reference, composite, context, self.bar)

@@ -7,7 +7,6 @@ import torch
 from plot_exp.config.losses import DEFTConfig
 from plot_exp.config.schema import Config
 from plot_exp.data.filtering import kept_indices
-from plot_exp.data.loader import evaluation_batches
 from plot_exp.losses.context import Context
 from plot_exp.losses.deft import distribution_reward, signed_difference
 from plot_exp.losses.distribution import sides
@@ -58,8 +57,7 @@ def example_rewards(
     """
     signed = signed_difference(section, context).to(reference.device)
     request = Request(frozenset((side, "log_response") for side in sides("both")))
-    pad_id = prepared.start.tokeniser.tokenizer.pad_token_id
-    batches = list(evaluation_batches(prepared.train, config.eval.batch_size, pad_id))
+    batches = list(prepared.batches(prepared.train, config.eval.batch_size))
     found: dict[int, float] = {}
     for batch in bar(batches, "filtering by reward", len(batches)):
         batch = batch.to(reference.device)

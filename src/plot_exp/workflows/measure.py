@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.config.schema import Config
-from plot_exp.data.collate import Batch, collate_padded
-from plot_exp.data.loader import evaluation_batches
+from plot_exp.data.collate import Batch
 from plot_exp.data.mismatched import Mismatch
 from plot_exp.evals import quick
 from plot_exp.evals.preferences import (
@@ -76,10 +74,9 @@ class Measurer:
         self.config, self.prepared = config, prepared
         self.reference = RememberedReference(reference)
         self.composite, self.context, self.bar = composite, context, bar
-        pad_id = prepared.start.tokeniser.tokenizer.pad_token_id
         size = config.trainer.validation_batch_size
-        self.batches = list(evaluation_batches(prepared.validation, size, pad_id))
-        self.mismatch = Mismatch(partial(collate_padded, pad_id=pad_id), config.dataset.max_length)
+        self.batches = list(prepared.batches(prepared.validation, size))
+        self.mismatch = Mismatch(prepared.collate, config.dataset.max_length)
         self.asked = config.eval.name != "none"
         count = config.eval.generations if self.asked else 0
         self.prompts = quick.spread_over_categories(prepared.validation, count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 from plot_exp.config.dataset import DatasetConfig, SampledRejections
 from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.data import sources
+from plot_exp.data.collate import Batch, collate
 from plot_exp.data.examples import Message, PreferenceExample, Split
+from plot_exp.data.loader import evaluation_batches
 from plot_exp.data.overlap import overlap
+from plot_exp.data.packing import PADDED, Layout
 from plot_exp.data.tally import Tally
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.errors import UserError
@@ -21,6 +24,7 @@ from plot_exp.models.identity import model_identity
 from plot_exp.models.load import load_model, load_tokenizer
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar, quiet_libraries
+from plot_exp.workflows.layouts import choose_layout
 from plot_exp.workflows.models import Start, open_start
 
 
@@ -32,6 +36,7 @@ class Prepared:
         train, validation: tokenised examples.
         tallies: what was kept, dropped and changed, by dataset.
         facts: what data.json holds.
+        layout: of the run's batches.
     """
 
     start: Start
@@ -39,6 +44,28 @@ class Prepared:
     validation: list[TokenisedExample]
     tallies: list[Tally]
     facts: dict[str, Any] = field(default_factory=dict)
+    layout: Layout = PADDED
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows."""
+        return int(self.start.tokeniser.tokenizer.pad_token_id)
+
+    def collate(self, items: Sequence[TokenisedExample]) -> Batch:
+        """One batch in the run's layout."""
+        return collate(items, self.pad_id, self.layout)
+
+    def batches(self, items: Sequence[TokenisedExample], batch_size: int) -> Iterator[Batch]:
+        """Batches for scoring without gradients; see `evaluation_batches`."""
+        return evaluation_batches(items, batch_size, self.pad_id, self.layout)
+
+    def choose_layout(self, config: Config, *others: Policy) -> None:
+        """Takes the layout that the policy and the others can score."""
+        items = [*self.train, *self.validation]
+        prompt = max((len(item.prompt_ids) for item in items), default=0)
+        response = max((len(ids) for item in items for ids in item.response_ids), default=0)
+        longest = min(prompt + response, config.dataset.max_length)
+        self.layout = choose_layout(config.trainer, [self.start.policy, *others], longest)
 
 
 def prepare(config: Config, bar: Bar) -> Prepared:
@@ -66,7 +93,9 @@ def prepare(config: Config, bar: Bar) -> Prepared:
         "validation": len(validation),
         "without_pairs": sum(item.example.kind != "ranked" for item in train),
     }
-    return Prepared(start, train, validation, tallies, facts)
+    prepared = Prepared(start, train, validation, tallies, facts)
+    prepared.choose_layout(config)
+    return prepared
 
 
 def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
@@ -147,7 +176,7 @@ def _require_what_terms_need(config: Config, split: Split) -> None:
             raise UserError(
                 f"loss={loss}: {name!r} compares chosen with rejected responses to one prompt, but "
                 f"dataset={config.dataset.name} holds no example with both; use loss="
-                + ("aot_unpaired or sft, which need no pairs" if unpaired else "sft")
+                + ("aot_unpaired, kto or sft, which need no pairs" if unpaired else "sft")
                 + ", or data with rejected responses (dataset.rejected=corrupt for gsm8k and math)"
             )
         if getattr(section, "needs_rejected", False) and not _both_sides(split):

@@ -13,7 +13,7 @@ import transformers
 
 from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.data.collate import Batch
-from plot_exp.data.loader import evaluation_batches, total_steps
+from plot_exp.data.loader import total_steps
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.errors import UserError
 from plot_exp.losses.composite import Composite
@@ -184,11 +184,10 @@ class Caches:
     def reference(self, bar: Bar) -> CachedReference:
         """Fills what is missing, and lets the model go once training begins."""
         opened, config, start = self.opened, self.config, self.prepared.start
-        pad_id = start.tokeniser.tokenizer.pad_token_id
         device = start.policy.device
 
         def laid_out(items: Sequence[TokenisedExample]) -> Iterator[Batch]:
-            return iter(evaluation_batches(items, config.trainer.validation_batch_size, pad_id))
+            return self.prepared.batches(items, config.trainer.validation_batch_size)
 
         @torch.no_grad()
         def score(batch: Batch) -> Scores:

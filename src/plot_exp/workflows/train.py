@@ -14,11 +14,13 @@ import torch
 import yaml
 
 from plot_exp import environment
+from plot_exp.config.losses import TERMS
 from plot_exp.config.schema import Config
 from plot_exp.data.loader import StepLoader
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
 from plot_exp.losses.composite import Composite, build
+from plot_exp.models.policy import Policy
 from plot_exp.models.reference import PolicyStart, Reference
 from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
@@ -63,12 +65,14 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         prepared = prepare(config, bar)
         policy = prepared.start.policy
         opened, tokeniser = open_reference(config, prepared.start), prepared.start.tokeniser
+        if isinstance(opened, Policy):
+            prepared.choose_layout(config, opened)
         counted = prepared.train
-        context = build_context(config, opened, tokeniser, counted)
+        context = build_context(config, opened, tokeniser, counted, prepared.layout)
         filter_training(config, prepared, opened, context, bar)
         composite = build(config.loss, context)
         reference = settle_reference(config, opened, prepared, composite, bar)
-        context = build_context(config, reference, tokeniser, counted)
+        context = build_context(config, reference, tokeniser, counted, prepared.layout)
     checkpoint = last_checkpoint(run_dir) if config.resume else None
     _describe_run(config, run_dir, prepared)
     first_step = checkpoint_step(checkpoint) if checkpoint else 0
@@ -142,7 +146,7 @@ def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
             "dataset.remove_overlap=true leaves them out",
             flush=True,
         )
-    paired = [name for name, term in config.loss.items() if getattr(term, "needs_pairs", False)]
+    paired = [name for name in config.loss if TERMS[name].needs_pairs and not TERMS[name].likelihood]
     alone = prepared.facts["without_pairs"]
     if paired and alone:
         print(
@@ -194,8 +198,10 @@ def _fit(
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         seed=config.seed,
-        pad_id=prepared.start.tokeniser.tokenizer.pad_token_id,
+        pad_id=prepared.pad_id,
         first_step=lambda: module.completed_steps,
+        layout=prepared.layout,
+        group_by_length=settings.group_by_length,
     )
 
     def validate(step: int) -> Mapping[str, float]:
