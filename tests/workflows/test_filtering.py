@@ -63,7 +63,7 @@ def plain_rewards(config: Config, items: list[Any]) -> list[float]:
     for item in items:
         ids = item.response_ids[0]
         row = torch.tensor([[*item.prompt_ids, *ids]])
-        logits = reference.model(input_ids=row).logits[0].double()
+        logits = prepared.start.policy.model(input_ids=row).logits[0].double()
         logps = torch.log_softmax(logits, -1)[len(item.prompt_ids) - 1 : -1]
         rewards.append(float(logps.mean(0) @ signed))
     return rewards

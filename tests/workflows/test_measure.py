@@ -99,7 +99,7 @@ def test_validation_samples_replace_those_of_steps_to_come(measurer, tmp_path):
 @pytest.mark.parametrize("loss", ["dpo", "dpo+plot"])
 def test_the_distance_is_measured_with_and_without_the_term(measurer, loss):
     one, policy = measurer(loss, 8)
-    before, after = one.measure(one.reference.reference), one.measure(policy)
+    before, after = one.measure(one.prepared.start.policy), one.measure(policy)
     assert before.metrics["val/reward_accuracy"] == 0.5
     assert after.metrics["val/reward_margin"] != 0.0
     facts = one.preference_distribution(before, after)
