@@ -25,7 +25,7 @@ def test_groups_hold_what_they_say() -> None:
     assert set(chosen("eval=paper")) == set(BENCHMARKS)
     config = compose(["eval=general"]).eval
     assert config.lm_eval is not None
-    assert config.lm_eval.tasks["arc_challenge"] == 25
+    assert config.lm_eval.shots()["arc_challenge"] == 25
     reasoning = compose(["eval=reasoning", "eval.gsm8k.limit=5"]).eval
     assert reasoning.gsm8k is not None
     assert reasoning.gsm8k.limit == 5

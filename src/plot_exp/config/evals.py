@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from plot_exp.config.attacks import ASRConfig
 from plot_exp.config.base import LARGEST, Section
@@ -91,16 +91,34 @@ class LMEvalConfig(Section):
     """Tasks of EleutherAI's lm-eval, in this process.
 
     Attributes:
-        tasks: each task's name with its number of shots; null takes the task's own.
+        tasks: names, each with its number of shots behind an @ (`arc_challenge@25`) or with the
+            task's own.
         limit: documents a task; null for all.
         include_path: a folder with task files of one's own.
         chat_template: put the model's chat template around the questions.
     """
 
-    tasks: dict[str, int | None] = Field(default_factory=dict)
+    tasks: list[str] = Field(default_factory=list)
     limit: int | None = Field(None, ge=1)
     include_path: str | None = None
     chat_template: bool = False
+
+    @field_validator("tasks")
+    @classmethod
+    def _shots_are_numbers(cls, value: list[str]) -> list[str]:
+        for text in value:
+            name, at, shots = text.rpartition("@")
+            if at and not (name and shots.isdecimal()):
+                raise ValueError(f"{text!r} must be a task's name, or NAME@SHOTS")
+        return value
+
+    def shots(self) -> dict[str, int | None]:
+        """Each task's number of shots; None for its own."""
+        found: dict[str, int | None] = {}
+        for text in self.tasks:
+            name, at, shots = text.rpartition("@")
+            found[name if at else text] = int(shots) if at else None
+        return found
 
 
 class EvalConfig(Section):

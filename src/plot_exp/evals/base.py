@@ -86,15 +86,19 @@ class Outcome:
         metrics: flat keys below `eval/` (`gsm8k/strict`, with `/count`, `/low` and `/high`: see
             `intervals.summarise`). A number that could not be measured has no key.
         samples: one row an answer, for samples.jsonl: at least `prompt`, `response` and `verdict`;
-            each benchmark adds its own.
+            each benchmark adds its own. `asked` is the bare question where the prompt holds more,
+            or None where it cannot be compared with training prompts.
         notes: sentences for a person: what was left out and why, which data and judge were used.
         facts: further plain data for the results file.
+        complete: False where a part could not be run: a later call tries again, going on from what
+            the benchmark itself has kept.
     """
 
     metrics: dict[str, float]
     samples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from plot_exp.config.evals import LMEvalConfig
 from plot_exp.errors import UserError
 from plot_exp.evals.base import CannotRunError, Outcome, Subject, Tools, Workspace
-from plot_exp.evals.intervals import NORMAL_QUANTILE
+from plot_exp.evals.intervals import NORMAL_QUANTILE, wilson_interval
 from plot_exp.evals.record import Record
 from plot_exp.models.policy import Policy
 
@@ -44,8 +44,9 @@ class LMEval:
         assert subject.local is not None
         done = Record(workspace.folder / "tasks.jsonl")
         failed: dict[str, str] = {}
+        tasks = self.config.shots()
         with _left_alone(policy):
-            for task, shots in workspace.bar(self.config.tasks.items(), "lm-eval tasks"):
+            for task, shots in workspace.bar(tasks.items(), "lm-eval tasks"):
                 if task in done:
                     continue
                 try:
@@ -56,7 +57,7 @@ class LMEval:
                     failed[task] = _first_line(error)
                     continue
                 done.add(task, found)
-        if len(failed) == len(self.config.tasks):
+        if len(failed) == len(tasks):
             reasons = "; ".join(f"{task}: {why}" for task, why in failed.items())
             raise CannotRunError(f"lm-eval could run none of its tasks ({reasons})")
         return self._outcome(done, failed)
@@ -83,23 +84,21 @@ class LMEval:
     def _outcome(self, done: Record, failed: Mapping[str, str]) -> Outcome:
         metrics: dict[str, float] = {}
         samples: list[dict[str, Any]] = []
-        for task in self.config.tasks:
+        for task in self.config.shots():
             if task in done:
                 metrics |= {f"lm_eval/{key}": one for key, one in done[task]["metrics"].items()}
                 samples += done[task]["samples"]
-        notes = [f"lm-eval {self.version}: {', '.join(map(self._told, self.config.tasks))}."]
+        notes = [f"lm-eval {self.version}: {', '.join(self.config.tasks)}."]
         notes += [f"lm-eval's {task} could not be run: {why}" for task, why in failed.items()]
-        return Outcome(metrics, samples, notes)
-
-    def _told(self, task: str) -> str:
-        shots = self.config.tasks[task]
-        return task if shots is None else f"{task} ({shots} shots)"
+        return Outcome(metrics, samples, notes, complete=not failed)
 
 
 def build(settings: LMEvalConfig, tools: Tools) -> LMEval:
     """See `Benchmark`."""
     if not settings.tasks:
-        raise UserError("eval.lm_eval.tasks is empty: 'eval.lm_eval.tasks={arc_easy: 0}'")
+        raise UserError(
+            "eval.lm_eval.tasks is empty: write, say, eval.lm_eval.tasks=[arc_challenge@25]"
+        )
     try:
         from importlib.metadata import version
 
@@ -112,7 +111,7 @@ def build(settings: LMEvalConfig, tools: Tools) -> LMEval:
 
 
 def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """`TASK/METRIC` and `TASK/METRIC/FILTER`, with count and a normal 95 % interval."""
+    """`TASK/METRIC` and `TASK/METRIC/FILTER`, with count and a 95 % interval."""
     metrics: dict[str, float] = {}
     for task, found in results["results"].items():
         for name, value in found.items():
@@ -121,13 +120,23 @@ def metrics_of(results: Mapping[str, Any]) -> dict[str, float]:
                 continue
             key = f"{task}/{metric}" if chosen == "none" else f"{task}/{metric}/{chosen}"
             metrics[key] = float(value)
-            if count := _count(results, task):
-                metrics[f"{key}/count"] = float(count)
             error = found.get(f"{metric}_stderr,{chosen}")
-            if _is_number(error):
-                half = NORMAL_QUANTILE * float(error)
-                metrics |= {f"{key}/low": value - half, f"{key}/high": value + half}
+            metrics |= _with_interval(key, float(value), _count(results, task), error)
     return metrics
+
+
+def _with_interval(key: str, value: float, count: int, error: Any) -> dict[str, float]:
+    """Count and interval: Wilson's for a share of documents, else from lm-eval's standard error."""
+    found: dict[str, float] = {f"{key}/count": float(count)} if count else {}
+    if not _is_number(error):
+        return found
+    right = value * count
+    if count and 0 <= value <= 1 and abs(right - round(right)) < 1e-6:
+        low, high = wilson_interval(round(right), count)
+    else:
+        half = NORMAL_QUANTILE * float(error)
+        low, high = value - half, value + half
+    return found | {f"{key}/low": low, f"{key}/high": high}
 
 
 def samples_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -139,6 +148,7 @@ def samples_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "prompt": _prompt(document),
+                    "asked": None,  # the prompt holds shots and a task's own words
                     "response": _plain(document.get("filtered_resps")),
                     "verdict": ", ".join(f"{name} {value}" for name, value in values.items()),
                     "answer": _plain(document.get("target")),

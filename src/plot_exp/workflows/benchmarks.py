@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def measure(
             measured.refused[benchmark.name] = str(error)
             measured.broken.add(benchmark.name)
             continue
-        write_json(place / FINISHED, asdict(outcome))
+        if outcome.complete:
+            write_json(place / FINISHED, asdict(outcome))
         measured.outcomes[benchmark.name] = _with_overlap(benchmark.name, outcome, trained_on)
         measured.settings[benchmark.name] = settings
     return measured
@@ -127,17 +128,13 @@ def _finished(place: Path) -> Outcome | None:
 
 def _with_overlap(name: str, outcome: Outcome, trained_on: frozenset[str]) -> Outcome:
     """The outcome with the count of its prompts that also stand in the training data."""
-    if not trained_on or not outcome.samples:
-        return outcome
     prompts = {prompt_hash(prompt) for prompt in _prompts(outcome.samples)}
+    if not trained_on or not prompts:
+        return outcome
     shared = len(prompts & trained_on)
     note = f"{shared} of its {len(prompts)} prompts also stand in the run's training data."
-    return Outcome(
-        {**outcome.metrics, f"{name}/overlap": float(shared)},
-        outcome.samples,
-        [*outcome.notes, f"{name}: {note}"],
-        outcome.facts,
-    )
+    metrics = {**outcome.metrics, f"{name}/overlap": float(shared)}
+    return replace(outcome, metrics=metrics, notes=[*outcome.notes, f"{name}: {note}"])
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Message]]:
