@@ -120,7 +120,8 @@ class PLOTConfig(DistributionConfig):
         cost_transforms: of the embeddings, for the full cost.
         cost_shape: how the distance is bent, with `cost_parameter`, for the full cost.
         cost_norm: l of the distance, for the full cost.
-        epsilon: weight of the entropy; null takes the solver's own.
+        epsilon: weight of the entropy: of sinkhorn in units of the cost, of dual relative to the
+            potentials' deviation within the sides; null takes the solver's own.
         limit: tokens on each side of the full cost.
         iterations: scalings a step of carried potentials.
         debiased: subtract the self terms of entropic transport.
@@ -142,7 +143,7 @@ class PLOTConfig(DistributionConfig):
     cost_norm: float = Field(2.0, ge=1)
     epsilon: float | None = Field(None, gt=0)
     limit: int = Field(2048, ge=1)
-    iterations: int = Field(20, ge=1)
+    iterations: int = Field(24, ge=1)
     debiased: bool = False
 
     @property

@@ -12,21 +12,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from plot_exp.ot.costs import Cost
 from plot_exp.ot.residual import Side, follow
-
-# Scalings between exp(−40) and exp(40) keep every product of two in fp32; mass that needs more to
-# cross an empty stretch of the kernel goes on after the next absorption.
-_LARGEST = 2.0e17
-
-# Kernel entries below exp(−60) are zero: denormal numbers would slow a CPU several times.
-_FAINTEST = -60.0
+from plot_exp.ot.scaling import (
+    Plan,
+    coarse_potential,
+    feasible_cost,
+    feasible_plan,
+    refine,
+    transforms,
+    within_deviation,
+)
 
 # Tokens whose potentials are extended at once: a block of costs that stays in a CPU's cache.
 _BLOCK_ROWS = 256
+
+# Where half of a step's scalings leave more error than this, p has jumped: mass has to move between
+# distant groups of tokens, and a larger ε for some scalings moves it there several times faster.
+_JUMP = 0.01
+
+# ε follows the potentials from step to step by this factor at most.
+_EPSILON_CHANGE = 1.25
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class DualStep:
         upper: value of a feasible plan of the same residuals; None unless it was asked for.
         carried: share of the giving and of the receiving residual mass on the tokens used.
         error: total-variation error of the receiving marginal when the scalings ended.
+        scalings: made in this step; the first one's on the way to its ε are not counted.
     """
 
     distance: Tensor
@@ -74,6 +83,23 @@ class DualStep:
     upper: Tensor | None
     carried: tuple[Tensor, Tensor]
     error: float
+    scalings: int
+
+
+@dataclass(frozen=True)
+class DualPlan:
+    """Who gives to whom at the end of a step; p's and q's residuals on the tokens used.
+
+    Attributes:
+        giving, receiving: tokens and masses.
+        matrix: [n, m], rows and columns sum to the masses, scaled to the whole residual.
+        cost: [n, m].
+    """
+
+    giving: Side
+    receiving: Side
+    matrix: Tensor
+    cost: Tensor
 
 
 class DualTransport:
@@ -87,11 +113,14 @@ class DualTransport:
         cost: the cost between tokens.
         target: q [V].
         limit: most tokens a side; of the target the heaviest.
-        epsilon: relative to the standard deviation of the doubly centred cost between the residuals
-            of the first step: the part of the cost that decides who gives to whom.
-        iterations: scalings in a step.
+        epsilon: of the entropy, relative to the deviation of the potentials within the two sides,
+            which is what the embeddings add to the sign of p − q; followed from step to step.
+        iterations: scalings in a step; twice as many while the error is above `tolerance`, and at
+            most three times where p has jumped.
         first_iterations: scalings in the first step, at the final ε.
-        refresh: light tokens whose potential is brought up to date in each step, in turn.
+        tolerance: total-variation error of the receiving marginal.
+        refresh: light tokens whose potential is brought up to date in each step: half of it the
+            heaviest of p, half in turn; None for 8,192 on a CPU and all of them elsewhere.
         memory: bytes that the kept distances may take.
     """
 
@@ -101,10 +130,11 @@ class DualTransport:
         target: Tensor,
         *,
         limit: int = 2_048,
-        epsilon: float = 0.1,
-        iterations: int = 20,
-        first_iterations: int = 500,
-        refresh: int = 8_192,
+        epsilon: float = 0.05,
+        iterations: int = 24,
+        first_iterations: int = 480,
+        tolerance: float = 2e-3,
+        refresh: int | None = None,
         memory: int = 2 * 1024**3,
     ) -> None:
         self.cost = replace(cost, points=cost.points.float())
@@ -113,13 +143,15 @@ class DualTransport:
         self.epsilon = epsilon
         self.iterations = iterations
         self.first_iterations = first_iterations
-        self.refresh = refresh
+        self.tolerance = tolerance
         size = len(self.target)
+        self.refresh = refresh or (8_192 if self.target.device.type == "cpu" else size)
         self.columns = self.target.topk(min(limit, int((self.target > 0).sum()))).indices
         self.distances: Tensor | None = None
         if size * len(self.columns) * 4 <= memory:
-            rows = torch.arange(size, device=self.target.device).split(4_096)
-            self.distances = torch.cat([self.cost.tokens(part, self.columns) for part in rows])
+            self.distances = self.target.new_empty(size, len(self.columns), dtype=torch.float32)
+            for rows in torch.arange(size, device=self.target.device).split(4_096):
+                self.distances[rows[0] : rows[-1] + 1] = self.cost.tokens(rows, self.columns)
 
     def step(self, p: Tensor, state: DualState, with_upper: bool = False) -> DualStep:
         """One step: refines the potentials for `p` [V] and measures the distance.
@@ -129,41 +161,68 @@ class DualTransport:
             state: of the last step, or `DualState.start`.
             with_upper: also round the plan to a feasible one and give its cost.
         """
-        difference = p.detach().float() - self.target.float()
-        giving, receiving, places = self._sides(difference)
+        giving, receiving, places, total = self._sides(p)
         if not len(giving.tokens) or not len(receiving.tokens):
             one = p.new_ones(())
-            return DualStep(0 * p.sum(), state, 0 * one if with_upper else None, (one, one), 0.0)
+            nothing = 0 * one if with_upper else None
+            return DualStep(0 * p.sum(), state, nothing, (one, one), 0.0, 0)
         cost = self._costs(giving.tokens, places)
-        total = difference.clamp_min(0).sum()
         a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
-        g = -state.potential[receiving.tokens]
-        epsilon = float(state.epsilon)
-        iterations = self.iterations
-        if epsilon == 0.0:
-            epsilon = self.epsilon * centred_deviation(cost, a, b)
-            iterations = self.first_iterations
-            g = coarse_potential(cost, a, b, epsilon)
-        g, plan = refine(cost, a, b, g, epsilon, iterations)
-        f = (cost - g).amin(1)
-        g = (cost - f.unsqueeze(1)).amin(0)
+        plan, epsilon = self._refine(cost, a, b, receiving, state)
+        f, g = transforms(cost, plan.g)
         value = total * (a @ f + b @ g)
         upper = total * feasible_cost(cost, plan, a, b) if with_upper else None
-        error = float((plan.sum(0) - b).abs().sum())
-        potential, cursor = self._extend(state, giving, receiving, places, f, g)
+        potential, cursor = self._extend(p.detach(), state, giving, receiving, places, f, g)
+        wanted = self.epsilon * within_deviation(f, a, g, b)
+        if wanted > 0:
+            epsilon = min(max(wanted, epsilon / _EPSILON_CHANGE), epsilon * _EPSILON_CHANGE)
         following = DualState(potential, state.epsilon.new_tensor(epsilon), cursor)
         carried = (giving.masses.sum() / total, receiving.masses.sum() / total)
-        return DualStep(follow(p, value, potential), following, upper, carried, error)
+        distance = follow(p, value, potential)
+        return DualStep(distance, following, upper, carried, plan.error, plan.scalings)
 
-    def _sides(self, difference: Tensor) -> tuple[Side, Side, Tensor]:
-        """Both sides of the residual; the receivers are columns, at the third value's places."""
+    def plan(self, p: Tensor, state: DualState) -> DualPlan | None:
+        """The feasible plan at `p` [V] from `state` on; None where nothing moves."""
+        giving, receiving, places, total = self._sides(p)
+        if not len(giving.tokens) or not len(receiving.tokens):
+            return None
+        cost = self._costs(giving.tokens, places)
+        a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
+        plan, _ = self._refine(cost, a, b, receiving, state)
+        sides = (replace(giving, masses=total * a), replace(receiving, masses=total * b))
+        return DualPlan(*sides, total * feasible_plan(plan, a, b), cost)
+
+    def _refine(
+        self, cost: Tensor, a: Tensor, b: Tensor, receiving: Side, state: DualState
+    ) -> tuple[Plan, float]:
+        """The plan of a step and its ε: from nothing, or from the carried potentials on."""
+        epsilon = float(state.epsilon)
+        if epsilon == 0.0:
+            g, epsilon = coarse_potential(cost, a, b, self.epsilon)
+            return refine(cost, a, b, g, epsilon, self.first_iterations), epsilon
+        g = -state.potential[receiving.tokens]
+        half = max(1, self.iterations // 2)
+        plan = refine(cost, a, b, g, epsilon, half)
+        made = plan.scalings
+        if plan.error > _JUMP:
+            for factor, count in ((4, 3 * half // 2), (2, half)):
+                plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, count))
+                made += plan.scalings
+        most, tolerance = 3 * half, self.tolerance
+        last = refine(cost, a, b, plan.g, epsilon, half, most=most, tolerance=tolerance)
+        return replace(last, scalings=made + last.scalings), epsilon
+
+    def _sides(self, p: Tensor) -> tuple[Side, Side, Tensor, Tensor]:
+        """Both sides of the residual, the receivers' places among the columns, and its mass."""
+        difference = p.detach().float() - self.target.float()
         excess = difference.clamp_min(0)
         masses, tokens = excess.topk(min(self.limit, int((excess > 0).sum())))
         giving = Side(tokens, masses, excess.sum() - masses.sum())
         lack = (-difference[self.columns]).clamp_min(0)
         places = torch.nonzero(lack).flatten()
         rest = (-difference).clamp_min(0).sum() - lack.sum()
-        return giving, Side(self.columns[places], lack[places], rest), places
+        receiving = Side(self.columns[places], lack[places], rest)
+        return giving, receiving, places, excess.sum()
 
     def _costs(self, tokens: Tensor, places: Tensor) -> Tensor:
         """Costs from `tokens` [n] to the columns at `places` [m], [n, m]."""
@@ -173,6 +232,7 @@ class DualTransport:
 
     def _extend(
         self,
+        p: Tensor,
         state: DualState,
         giving: Side,
         receiving: Side,
@@ -180,92 +240,29 @@ class DualTransport:
         f: Tensor,
         g: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Potentials [V]: of this step where mass moves, by the c-transform in turn elsewhere."""
+        """Potentials [V]: of this step where mass moves, by the c-transform elsewhere.
+
+        The target's tokens and the heaviest of p are brought up to date in each step, since the
+        next one may begin with them; the others in turn.
+        """
         size = len(state.potential)
-        first = float(state.epsilon) == 0.0
-        start = 0 if first else int(state.cursor)
-        stop = start + (size if first else min(self.refresh, size))
+        count = size if float(state.epsilon) == 0.0 else min(self.refresh, size)
+        start = int(state.cursor) if count < size else 0
+        turn = count if count == size else max(1, count // 2)
+        rows = (start + torch.arange(turn, device=p.device)) % size
+        if count < size:
+            rows = torch.cat([rows, self.columns, p.topk(count - turn).indices]).unique()
         potential = state.potential.clone()
-        for low, high in ((start, min(stop, size)), (0, max(0, stop - size))):
-            for at in range(low, high, _BLOCK_ROWS):
-                rows = slice(at, min(at + _BLOCK_ROWS, high))
-                potential[rows] = self._transform(rows, places, g)
+        for part in rows.split(_BLOCK_ROWS):
+            potential[part] = self._transform(part, places, g)
         potential[giving.tokens] = f
         potential[receiving.tokens] = -g
-        return potential, state.cursor.new_tensor(stop % size)
+        return potential, state.cursor.new_tensor((start + turn) % size)
 
-    def _transform(self, rows: slice, places: Tensor, g: Tensor) -> Tensor:
-        """min_j (C(v, j) − g_j) for a run of tokens."""
+    def _transform(self, rows: Tensor, places: Tensor, g: Tensor) -> Tensor:
+        """min_j (C(v, j) − g_j) for some tokens."""
         if self.distances is None:
-            points = self.cost.points
-            receivers = points[self.columns[places]]
-            return (self.cost.between(points[rows], receivers) - g).amin(1)
+            return (self.cost.tokens(rows, self.columns[places]) - g).amin(1)
         # All the columns, since to leave some out copies the block: the others never win.
         everywhere = g.new_full((len(self.columns),), -torch.inf).index_copy(0, places, g)
         return (self.distances[rows] - everywhere).amin(1)
-
-
-def centred_deviation(cost: Tensor, a: Tensor, b: Tensor) -> float:
-    """Standard deviation under a ⊗ b of the cost less its row and column means.
-
-    Potentials take up row and column means; what is left decides the plan.
-    """
-    rows, columns = cost @ b, a @ cost
-    centred = cost - rows.unsqueeze(1) - columns + a @ rows
-    deviation = float((a @ centred.square_() @ b).sqrt())
-    # With one token a side, or costs that are sums, any plan is as good: ε only has to be positive.
-    return max(deviation, 1e-3 * float(cost.abs().max()), torch.finfo(torch.float32).tiny)
-
-
-def coarse_potential(cost: Tensor, a: Tensor, b: Tensor, epsilon: float) -> Tensor:
-    """Potential g [m] from nothing: ten scalings at each ε, falling by halves to `epsilon`."""
-    g = torch.zeros_like(b)
-    step = epsilon
-    while step < float(cost.max()):
-        step *= 2
-    while step > epsilon:
-        g, _ = refine(cost, a, b, g, step, 10)
-        step /= 2
-    return g
-
-
-def refine(
-    cost: Tensor, a: Tensor, b: Tensor, g: Tensor, epsilon: float, iterations: int
-) -> tuple[Tensor, Tensor]:
-    """Scalings of the entropic plan, started from potential `g`.
-
-    Two hard c-transforms come first: every row and column then has an entry of exactly one in the
-    kernel, so that nothing overflows and no row or column vanishes.
-
-    Returns:
-        g [m], with the convention P_ij = exp((f_i + g_j − C_ij)/ε), and the plan P [n, m], whose
-        rows sum to `a`.
-    """
-    remaining = iterations
-    while True:
-        kernel = cost - g
-        kernel -= kernel.amin(1, keepdim=True)
-        shift = kernel.amin(0)
-        kernel -= shift
-        kernel = F.threshold(kernel.mul_(-1 / epsilon), _FAINTEST, -torch.inf, inplace=True).exp_()
-        scale = torch.ones_like(b)
-        for _ in range(min(remaining, 50)):
-            rows = a / (kernel @ scale)
-            scale = (b / (rows @ kernel)).clamp(1 / _LARGEST, _LARGEST)
-        log_scale = scale.log()
-        centred = log_scale - b @ log_scale
-        g = g + shift + epsilon * centred
-        remaining -= 50
-        if remaining <= 0:
-            scale = centred.exp()
-            rows = a / (kernel @ scale)
-            return g, kernel.mul_(rows.unsqueeze(1)).mul_(scale)
-
-
-def feasible_cost(cost: Tensor, plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """⟨P, C⟩ of `plan` rounded to the marginals `a` and `b` (Altschuler et al., 1705.09634)."""
-    plan = plan * (a / plan.sum(1)).clamp_max(1).unsqueeze(1)
-    plan = plan * (b / plan.sum(0)).clamp_max(1)
-    give, take = (a - plan.sum(1)).clamp_min(0), (b - plan.sum(0)).clamp_min(0)
-    left = give.sum().clamp_min(torch.finfo(plan.dtype).tiny)
-    return (plan * cost).sum() + give @ cost @ take / left
