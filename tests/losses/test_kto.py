@@ -107,18 +107,25 @@ def test_extreme_log_ratios_are_flat_and_finite() -> None:
 # Mismatched prompts and responses
 
 
-def shown(items: list[TokenisedExample | None]) -> list[int | None]:
-    """Which prompt each partner has."""
-    return [None if item is None else item.prompt_ids[0] for item in items]
+def test_partners_of_different_prompts_go_round_in_one_circle() -> None:
+    items = [example([prompt], [[2]]) for prompt in range(3, 10)]
+    partners = dict(zip(range(3, 10), partners_of(items), strict=True))
+    place, visited = 3, []
+    for _ in items:
+        visited.append(place)
+        partner = partners[place]
+        assert partner is not None
+        place = partner.prompt_ids[0]
+    assert place == 3
+    assert sorted(visited) == list(range(3, 10))
 
 
-def test_partners_are_shifted_by_one_and_never_share_the_prompt() -> None:
-    items = [example([prompt], [[2]]) for prompt in (3, 4, 5)]
-    assert shown(partners_of(items)) == [5, 3, 4]
-    doubled = [example([prompt], [[2]]) for prompt in (3, 4, 4, 3)]
-    assert shown(partners_of(doubled)) == [4, 3, 3, 4]
-    assert shown(partners_of([items[0], items[0]])) == [None, None]
-    assert shown(partners_of(items[:1])) == [None]
+@given(st.permutations(range(6)))
+def test_the_order_of_the_batch_does_not_matter(order: list[int]) -> None:
+    items = [example([1, place % 4], [[place, 2]]) for place in range(6)]
+    found = partners_of(items)
+    moved = partners_of([items[place] for place in order])
+    assert moved == [found[place] for place in order]
 
 
 def test_the_prompt_stays_and_the_responses_change() -> None:
@@ -139,9 +146,10 @@ def test_a_prompt_too_long_beside_its_new_response_keeps_its_first_and_last_toke
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=9))
 def test_any_batch_has_a_partner_for_each_prompt_or_none_at_all(prompts: list[int]) -> None:
-    found = partners_of([example([1, prompt], [[2]]) for prompt in prompts])
-    alone = len(set(prompts)) == 1
-    assert all((partner is None) == alone for partner in found)
+    items = [example([1, prompt], [[2]]) for prompt in prompts]
+    for own, partner in zip(items, partners_of(items), strict=True):
+        assert (partner is None) == (len(set(prompts)) == 1)
+        assert partner is None or partner.prompt_ids != own.prompt_ids
 
 
 def test_the_divergence_is_the_mean_over_the_pairs_one_by_one() -> None:
@@ -162,7 +170,8 @@ def test_the_divergence_is_the_mean_over_the_pairs_one_by_one() -> None:
 
     exchanged = [
         (own.prompt_ids, response)
-        for own, other in zip(items, [items[2], items[0], items[1]], strict=True)
+        for own, other in zip(items, partners_of(items), strict=True)
+        if other is not None
         for response in other.response_ids
     ]
     expected = sum(log_ratio(*pair) for pair in exchanged) / len(exchanged)

@@ -144,10 +144,19 @@ def test_value_and_gradient_without_a_reference(
 def test_kto_and_its_reference_point(
     qwen_dir: Path, tmp_path: Path, weights: tuple[float, float]
 ) -> None:
-    """Their responses are shifted by one within the batch, as ours are."""
-    model, reference = models(qwen_dir)
+    """Their responses are shifted by one within the batch, ours too, in the order of a hash of the
+    contents: the data are given to them in that order.
+    """
+    # This way round the divergence is above zero.
+    reference, model = models(qwen_dir)
     keys = ("prompt", "completion", "label")
-    rows = [dict(zip(keys, row, strict=True)) for row in LABELLED]
+    tokenizer = AutoTokenizer.from_pretrained(qwen_dir)
+
+    def contents(row: tuple[str, str, bool]) -> int:
+        prompt, completion = (tuple(tokenizer(text).input_ids) for text in row[:2])
+        return hash((prompt, (*completion, tokenizer.eos_token_id)))
+
+    rows = [dict(zip(keys, row, strict=True)) for row in sorted(LABELLED, key=contents)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = trl.KTOTrainer(
@@ -162,7 +171,7 @@ def test_kto_and_its_reference_point(
                 undesirable_weight=weights[1],
             ),
             train_dataset=Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(qwen_dir),
+            processing_class=tokenizer,
         )
     inputs = next(iter(trainer.get_train_dataloader()))
     theirs = gradients(model, trainer._compute_loss(model, inputs, False))

@@ -38,12 +38,19 @@ class Mismatch:
 def partners_of(whole: Sequence[TokenisedExample]) -> list[TokenisedExample | None]:
     """For each example the nearest one before it, in a circle, that has another prompt.
 
-    A pure function of the batch's examples in their order; None where every prompt is the same.
+    The circle's order is that of a hash of the contents, so that it does not matter how the batch
+    was dealt out to processes and microbatches. None where every prompt is the same.
     """
-    found: list[TokenisedExample | None] = []
-    for place, own in enumerate(whole):
-        others = (whole[place - step] for step in range(1, len(whole)))
-        found.append(next((one for one in others if one.prompt_ids != own.prompt_ids), None))
+
+    def contents(place: int) -> int:
+        return hash((whole[place].prompt_ids, *whole[place].response_ids))
+
+    circle = sorted(range(len(whole)), key=contents)
+    found: list[TokenisedExample | None] = [None] * len(whole)
+    for position, place in enumerate(circle):
+        before = (whole[circle[position - step]] for step in range(1, len(circle)))
+        own = whole[place].prompt_ids
+        found[place] = next((one for one in before if one.prompt_ids != own), None)
     return found
 
 

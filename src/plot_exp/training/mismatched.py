@@ -9,7 +9,6 @@ from torch import Tensor
 
 from plot_exp.data.collate import Batch
 from plot_exp.data.mismatched import Mismatch, partners_of
-from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.ops.scores import Scores
 from plot_exp.training.world import World
 
@@ -39,7 +38,7 @@ def mismatched_log_ratio(
     """
     world = world or World()
     whole, first = world.gather_objects([item for batch in microbatches for item in batch.sources])
-    partners = _partners_in_any_order(whole)
+    partners = partners_of(whole)
     total = torch.zeros((), dtype=torch.float64, device=device)
     for batch in microbatches:
         own = slice(first, first + len(batch.sources))
@@ -51,15 +50,3 @@ def mismatched_log_ratio(
     world.add_tensors([total])
     count = sum(len(other.response_ids) for other in partners if other is not None)
     return total / count if count else None
-
-
-def _partners_in_any_order(whole: Sequence[TokenisedExample]) -> list[TokenisedExample | None]:
-    """`partners_of` in an order that the contents determine: lengths deal out a batch's parts."""
-    order = sorted(
-        range(len(whole)),
-        key=lambda place: hash((whole[place].prompt_ids, *whole[place].response_ids)),
-    )
-    found: list[TokenisedExample | None] = [None] * len(whole)
-    for place, partner in zip(order, partners_of([whole[at] for at in order]), strict=True):
-        found[place] = partner
-    return found
