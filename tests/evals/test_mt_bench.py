@@ -204,6 +204,7 @@ def test_the_means_by_hand() -> None:
     assert found["turn_1"] == pytest.approx(23 / 3)
     assert found["math"] == 9.5
     assert found["score/low"] <= found["score"] <= found["score/high"]
-    # One question is one unit, whose two turns go together: no draw can tear them apart.
-    assert (found["math/low"], found["math/high"]) == (9.5, 9.5)
+    # A question's two turns go together: of two questions there are three draws, not more.
+    assert (found["stem/low"], found["stem/high"]) == (6.0, 6.0)
+    assert "math/low" not in found
     assert found["length"] == 4

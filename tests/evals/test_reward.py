@@ -84,8 +84,8 @@ def test_agreement_with_labelled_pairs_by_hand(example: Callable[..., Preference
     assert found["agreement/count"] == 5
     assert found["agreement/a"] == pytest.approx(1.5 / 2)
     assert found["agreement/b"] == pytest.approx(1 / 3)
-    assert found["agreement/unscored"] == 1
-    assert found["agreement/margin/other_longer"] == pytest.approx((1 - 1 + 0 + 2 - 4) / 5)
+    assert found["agreement_unscored"] == 1
+    assert found["agreement_margin/other_longer"] == pytest.approx((1 - 1 + 0 + 2 - 4) / 5)
 
 
 def test_the_published_test_pairs_are_read_and_what_is_left_out_is_counted() -> None:
@@ -196,7 +196,7 @@ def test_a_reward_model_that_is_not_there_says_so_before_anything_is_generated(
     assert len(made.examples) == 9
     assert len({one.category for one in made.examples}) == 3
     assert len(made.labelled) == 6
-    assert any("dropped" in note for note in made.notes)
+    assert any("7 a response is empty" in note for note in made.notes)
     with pytest.raises(CannotRunError, match="could not be loaded"):
         made.run(subject(qwen_dir, policy(qwen_dir), None), Workspace(tmp_path / "w"))
     assert not (tmp_path / "w").exists()

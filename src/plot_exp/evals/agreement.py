@@ -18,8 +18,8 @@ def agreement(pairs: Sequence[PreferenceExample], score: Score) -> dict[str, flo
     """The share of pairs whose preferred response scores higher, ties ½; by category too.
 
     Keys are `agreement`, `agreement/CATEGORY`, and the length numbers of `length_gap` behind
-    `agreement/`, own being the response that people preferred. Pairs without both numbers are
-    counted as `agreement/unscored` and enter no share.
+    `agreement_`, own being the response that people preferred. Pairs without both numbers are
+    counted as `agreement_unscored` and enter no share.
 
     Args:
         pairs: ranked examples; the first and the last response are compared.
@@ -48,6 +48,6 @@ def agreement(pairs: Sequence[PreferenceExample], score: Score) -> dict[str, flo
         metrics |= summarise(key, shares, rate=True)
     if compared:
         split = length_gap(*zip(*compared, strict=True))
-        metrics |= {f"agreement/{key}": value for key, value in split.items()}
-    metrics["agreement/unscored"] = float(unscored)
+        metrics |= {f"agreement_{key}": value for key, value in split.items()}
+    metrics["agreement_unscored"] = float(unscored)
     return metrics

@@ -136,6 +136,9 @@ def _fitted(annotations: Sequence[Annotation], difficulty: Floats, tables: Table
         return Scores({}, [f"lc_win_rate left out: {why}, so that nothing tells length apart."])
     rows = own if tables.gamed is None else tables.gamed.joined(own)
     weights, strength = length_control.fit(rows)
+    if not any(length_control.as_list(weights)):
+        why = f"{len(own.preference)} comparisons are too few, so that the fit keeps no weight"
+        return Scores({}, [f"lc_win_rate left out: {why}."])
     metrics = _predicted(length_control.predict(weights, difficulty))
     metrics |= _interval(own, tables.gamed, strength)
     steadied = "with" if tables.gamed is not None else "without"

@@ -64,11 +64,9 @@ def _mean(key: str, members: Sequence[Graded]) -> dict[str, float]:
         return {}
     sums = np.array([sum(values) for values in by_question.values()])
     counts = np.array([len(values) for values in by_question.values()])
+    mean = {key: float(sums.sum() / counts.sum()), f"{key}/count": float(counts.sum())}
+    if len(sums) < 2:  # of one question every draw is the same, which would look certain
+        return mean
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
-    return {
-        key: float(sums.sum() / counts.sum()),
-        f"{key}/count": float(counts.sum()),
-        f"{key}/low": float(low),
-        f"{key}/high": float(high),
-    }
+    return mean | {f"{key}/low": float(low), f"{key}/high": float(high)}

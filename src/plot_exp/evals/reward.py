@@ -50,8 +50,13 @@ def build(settings: RewardConfig, tools: Tools) -> RewardBenchmark:
         settings.model,
         _judge_identity(settings),
         Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
-        tuple(line.strip() for line in tally.lines()),
+        _left_out(tally),
     )
+
+
+def _left_out(tally: Tally) -> tuple[str, ...]:
+    counts = [f"{count} {reason}" for reason, count in sorted(tally.dropped.items())]
+    return (f"Test pairs left out: {'; '.join(counts)}.",) if counts else ()
 
 
 def _open_judge(settings: RewardConfig) -> RewardJudge:

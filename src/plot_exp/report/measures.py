@@ -31,6 +31,15 @@ KNOWN: dict[str, tuple[str, str]] = {
             ("gcg", "GCG"),
         )
     },
+    "eval/reward/score": ("Reward on HH-RLHF", "higher"),
+    "eval/reward/sigmoid": ("Reward on HH-RLHF, 100 × mean sigmoid", "higher"),
+    "eval/reward/win_rate": ("Reward: wins against the reference, %", "higher"),
+    "eval/mt_bench/score": ("MT-Bench, 1 to 10", "higher"),
+    "eval/alpaca_eval/win_rate": ("AlpacaEval win rate, %", "higher"),
+    "eval/alpaca_eval/lc_win_rate": ("AlpacaEval length-controlled win rate, %", "higher"),
+    "eval/gsm8k/strict": ("GSM8K, strict", "higher"),
+    "eval/gsm8k/flexible": ("GSM8K, flexible", "higher"),
+    "eval/math/accuracy": ("MATH", "higher"),
     "eval/exact_match": ("Exact match of final answers", "higher"),
     "val/transport_distance": ("Transport distance to the preference distribution", ""),
     "eval/perplexity_under_reference": ("Perplexity under the reference", ""),
@@ -40,7 +49,17 @@ KNOWN: dict[str, tuple[str, str]] = {
     "eval/finished": ("Answers that came to their own end", ""),
 }
 _ATTRIBUTES = ("count", "low", "high")
-PARTS = ("sum", "mean", "chosen_longer", "rejected_longer", "same_length")
+PARTS = (
+    "sum",
+    "mean",
+    "chosen_longer",
+    "rejected_longer",
+    "own_longer",
+    "other_longer",
+    "same_length",
+    "turn_1",
+    "turn_2",
+)
 
 
 @dataclass(frozen=True)

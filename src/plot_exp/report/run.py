@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from plot_exp.files import write_text
-from plot_exp.report import attacks, curves, outcome, sections, tokens
+from plot_exp.report import (
+    attacks,
+    curves,
+    outcome,
+    sections,
+    subpreference_figure,
+    subpreferences,
+    tokens,
+)
 from plot_exp.report import contents as run_contents
 from plot_exp.report.contents import Contents
 from plot_exp.report.markdown import escape
@@ -26,7 +34,9 @@ def write(run_dir: Path) -> None:
     curve_pictures = curves.draw(contents.history, plots) if contents.history else []
     token_pictures = tokens.draw(contents.distribution, plots) if contents.distribution else []
     attack_pictures = attacks.draw(contents, plots)
-    pictures = curve_pictures, token_pictures, attack_pictures
+    columns = subpreferences.columns_of_run(contents)
+    seven = list(subpreference_figure.draw(columns, plots))
+    pictures = curve_pictures, token_pictures, attack_pictures, seven
     write_text(run_dir / "report.md", _compose(contents, *pictures))
 
 
@@ -35,6 +45,7 @@ def _compose(
     curve_pictures: list[Picture],
     token_pictures: list[Picture],
     attack_pictures: list[Picture],
+    seven: list[Picture],
 ) -> str:
     attacked = attacks.section(contents)
     name = escape(str(contents.setting("name") or contents.run_dir.name))
@@ -43,6 +54,8 @@ def _compose(
         sections.headline(contents),
         "## What changed",
         outcome.what_changed(contents),
+        subpreferences.section(contents),
+        _gallery(seven),
         "## By sub-preference",
         outcome.by_category(contents),
         "## Attack success" if attacked else "",

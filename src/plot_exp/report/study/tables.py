@@ -22,6 +22,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "−": "$-$",
     "±": r"$\pm$",
+    "×": r"$\times$",
     "–": "--",
     "…": r"\dots{}",
     "α": r"$\alpha$",
@@ -68,7 +69,7 @@ class StudyTable:
         rows = [[_bold(markdown.escape(c.text), c.bold) for c in row] for row in self.rows]
         header = [markdown.escape(name) for name in self.header]
         body = markdown.table(header, rows, len(header) - 1)
-        return f"## {self.title}\n\n{body}\n\n{self.note}"
+        return f"## {self.title}\n\n{body}\n\n{markdown.escape(self.note)}"
 
     def csv(self) -> str:
         """Every number in full, one column a number."""

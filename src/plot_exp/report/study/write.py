@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plot_exp.files import write_text
+from plot_exp.report import subpreference_figure, subpreferences
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import figures, page, summary
 from plot_exp.report.study.groups import Group, grouped
@@ -44,11 +45,15 @@ def write(folder: Path, runs: Sequence[Contents]) -> Study:
         RunError: the disk cannot be written.
     """
     groups = grouped(runs)
+    columns = subpreferences.columns_of_groups(groups)
     tables = summary.tables(groups)
+    if subpreferences.measured(columns):
+        tables = [subpreferences.table(columns), *tables]
     for table in tables:
         write_text(folder / TABLES / f"{table.name}.csv", table.csv())
         write_text(folder / TABLES / f"{table.name}.tex", table.latex())
-    pictures = figures.draw(groups, folder / FIGURES)
+    own = subpreference_figure.draw(columns, folder / FIGURES, ("png", "svg"))
+    pictures = [*own, *figures.draw(groups, folder / FIGURES)]
     lead = _lead(groups, runs)
     title = f"{folder.resolve().name}: {len(runs)} runs in {len(groups)} settings"
     html = page.compose(title, lead, tables, pictures, folder / FIGURES)
