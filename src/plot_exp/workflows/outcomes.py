@@ -73,7 +73,7 @@ def publish(log: WandbLog, metrics: Mapping[str, float], after: Measured) -> Non
     for name, outcome in after.outcomes.items():
         columns = ["prompt", "response", "verdict"]
         rows = [
-            [_last_turn(row.get("prompt")), row.get("response"), row.get("verdict")]
+            [_turns(row.get("prompt"))[-1].get("content"), row.get("response"), row.get("verdict")]
             for row in outcome.samples[:SHOWN_IN_WANDB]
         ]
         if rows:
@@ -111,9 +111,8 @@ def _write_side_by_side(path: Path, after: Measured, before: Measured) -> None:
 
 
 def _side_by_side(name: str, after: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    prompt = after.get("prompt")
     return {
-        "prompt": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
+        "prompt": _turns(after.get("prompt")),
         "category": name,
         "benchmark": name,
         "dataset": name,
@@ -128,7 +127,8 @@ def _side_by_side(name: str, after: Mapping[str, Any], before: Mapping[str, Any]
     }
 
 
-def _last_turn(prompt: Any) -> Any:
-    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], dict):
-        return prompt[-1].get("content")
-    return prompt
+def _turns(prompt: Any) -> list[dict[str, Any]]:
+    """A prompt as chat messages: a text, or ids, as one turn."""
+    if isinstance(prompt, list) and prompt and all(isinstance(turn, dict) for turn in prompt):
+        return prompt
+    return [{"role": "user", "content": "" if prompt is None else str(prompt)}]

@@ -40,6 +40,7 @@ from plot_exp.workflows.engine import (
     remove_older_checkpoints,
     require_accelerator,
 )
+from plot_exp.workflows.evaluate import after_training
 from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurer, write_measured
@@ -98,6 +99,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
             keep_adapter=config.model.lora.export == "adapter",
             origin=prepared.start.origin,
         )
+        metrics |= after_training(config, run_dir)
         write_json(run_dir / "metrics.json", metrics)
         report.write(run_dir)
         _publish(tracker, run_dir, metrics)
