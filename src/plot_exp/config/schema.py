@@ -89,7 +89,8 @@ class TrainerConfig(Section):
         layout: how examples become rows of tokens, which changes no number: `padded` repeats the
             prompt for each response, `shared` has it once, `packed` puts several examples into a
             row; `auto` packs where the model allows, else pads.
-        row_capacity: positions of a packed row; null leaves it to the device.
+        row_capacity: positions of a packed row, where a model needs rows; null for the longest
+            example of each microbatch.
         group_by_length: batches hold examples of similar lengths, in random order; worth it where
             rows are padded. Microbatches are always cut by length.
         coupling: what batch-coupled terms see under accumulation.

@@ -216,10 +216,10 @@ def _place(examples: Sequence[TokenisedExample], layout: Layout) -> _Rows:
         return _padded(examples, layout.multiple)
     lengths = [layout.length(item) for item in examples]
     rows = [[index] for index in range(len(examples))]
-    if layout.name == "packed":
-        rows = first_fit_decreasing(lengths, layout.capacity)
+    if layout.name == "packed" and not layout.joined:
+        rows = first_fit_decreasing(lengths, layout.capacity or max(lengths))
     sizes = [sum(lengths[index] for index in row) for row in rows]
-    joined = layout.joined and layout.name == "packed"
+    joined = layout.joined
     width = _multiple(sum(sizes) if joined else max(sizes), layout.multiple)
     starts: list[list[_Start]] = [[] for _ in examples]
     at = 0

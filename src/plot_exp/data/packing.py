@@ -20,24 +20,22 @@ from plot_exp.data.tokenise import TokenisedExample
 
 LayoutName = Literal["padded", "shared", "packed"]
 
-# Attention pays for every pair of positions in a row or piece, a call for every piece, and rows are
-# as long as the longest: measured by benchmarks/layouts.py.
-CAPACITY, PIECE_CAPACITY = 512, 256
-
 
 @dataclass(frozen=True)
 class Layout:
     """A choice of rows.
 
     Attributes:
-        capacity: positions of a packed row; an example that is longer has a row of its own.
-        joined: packed rows stand one behind the other in a single row, so that nothing is padded;
-            needs attention that can take a row in pieces (`Visibility.pieces`).
+        capacity: positions of a packed row; an example that is longer has a row of its own. None
+            takes the longest example of the batch: a row cannot be shorter, and attention pays
+            for every pair of positions in it.
+        joined: all examples stand in a single row, so that nothing is padded; needs attention
+            that can take them one by one (`Visibility.pieces`).
         multiple: rows are padded to a multiple of it.
     """
 
     name: LayoutName = "padded"
-    capacity: int = CAPACITY
+    capacity: int | None = None
     joined: bool = False
     multiple: int = 1
 

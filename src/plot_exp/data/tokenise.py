@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from plot_exp.data.encoded import KEPT, PROMPT_EMPTY, RESPONSE_TOO_LONG, Encoded
 from plot_exp.data.examples import Message, PreferenceExample
 from plot_exp.data.tally import Tally
 from plot_exp.errors import UserError
@@ -82,12 +83,25 @@ class ChatTokeniser:
         Raises:
             UserError: the model's chat template refuses the dialogue.
         """
-        contents = [message.content for message in prompt]
-        if not any(self.spells_special(content) for content in contents):
-            ids = self._encode(self._render(prompt, contents))
-        else:
-            ids = self._ids_with_spelled_tokens(prompt, contents)
-        return tuple(self._with_one_bos(ids))
+        return self.prompts_ids([prompt])[0]
+
+    def prompts_ids(self, prompts: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """`prompt_ids` of many prompts, encoded together: a fast tokenizer uses every core.
+
+        Raises:
+            UserError: the model's chat template refuses a dialogue.
+        """
+        plain: dict[int, str] = {}
+        spelled: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            contents = [message.content for message in prompt]
+            if any(map(self.spells_special, contents)):
+                spelled[place] = self._ids_with_spelled_tokens(prompt, contents)
+            else:
+                plain[place] = self._render(prompt, contents)
+        encoded = self._encode_many(list(plain.values())) if plain else []
+        found = spelled | dict(zip(plain, encoded, strict=True))
+        return [tuple(self._with_one_bos(found[place])) for place in range(len(prompts))]
 
     def _ids_with_spelled_tokens(
         self, prompt: Sequence[Message], contents: Sequence[str]
@@ -129,7 +143,10 @@ class ChatTokeniser:
         return rendered
 
     def _encode(self, text: str, plain: bool = False) -> list[int]:
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)
+        return self._encode_many([text], plain)[0]
+
+    def _encode_many(self, texts: list[str], plain: bool = False) -> list[list[int]]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=plain)
         return list(encoded.input_ids)
 
     def _with_one_bos(self, ids: list[int]) -> list[int]:
@@ -143,8 +160,7 @@ class ChatTokeniser:
     def response_ids(self, responses: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of each response, ending with EOS."""
         texts = [f" {text.lstrip()}" if self.plain else text for text in responses]
-        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
-        return [(*ids, self.eos_id) for ids in encoded.input_ids]
+        return [(*ids, self.eos_id) for ids in self._encode_many(texts, plain=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
@@ -182,12 +198,46 @@ def fit_prompt(
     return ids[len(ids) - budget :], True
 
 
+def encode(
+    examples: Sequence[PreferenceExample], tokeniser: ChatTokeniser, max_length: int
+) -> Encoded:
+    """Every example that fits as token ids, and what became of the others.
+
+    Args:
+        max_length: tokens of the prompt and the longest response together, EOS included.
+    """
+    flat = [response for example in examples for response in example.responses]
+    encoded = iter(tokeniser.response_ids(flat) if flat else [])
+    responses = [[next(encoded) for _ in example.responses] for example in examples]
+    # A prompt needs one token at least, to predict the first response token from.
+    room = [max_length - max(map(len, found)) for found in responses]
+    fitting = [example.prompt for example, left in zip(examples, room, strict=True) if left > 0]
+    prompts = iter(tokeniser.prompts_ids(fitting))
+    outcome, cut, spelled, sequences = [], [], [], []
+    for example, left, found in zip(examples, room, responses, strict=True):
+        prompt: tuple[int, ...] = next(prompts) if left > 0 else ()
+        was_cut = len(prompt) > left > 0
+        if was_cut:
+            prompt, _ = fit_prompt(tokeniser, example.prompt, left)
+        kept = KEPT if prompt else PROMPT_EMPTY if left > 0 else RESPONSE_TOO_LONG
+        texts = (*(message.content for message in example.prompt), *example.responses)
+        outcome.append(kept)
+        cut.append(was_cut)
+        spelled.append(any(map(tokeniser.spells_special, texts)))
+        sequences += [prompt, *found] if kept == KEPT else []
+    return Encoded.of(outcome, cut, spelled, sequences)
+
+
+Encode = Callable[[Sequence[PreferenceExample], ChatTokeniser, int], Encoded]
+
+
 def tokenise(
     examples: Sequence[PreferenceExample],
     tokeniser: ChatTokeniser,
     max_length: int,
     tally: Tally,
     split: str,
+    encode: Encode = encode,
 ) -> list[TokenisedExample]:
     """Every example that fits as token ids; the tally counts what was cut or left out.
 
@@ -195,36 +245,32 @@ def tokenise(
 
     Args:
         max_length: tokens of the prompt and the longest response together, EOS included.
+        encode: does the work, or finds it done (`token_cache`).
 
     Raises:
         UserError: no example fits.
     """
-
-    def drop(reason: str, example: PreferenceExample) -> None:
-        tally.drop(f"{split}: {reason}", example.origin)
-        if split in tally.kept:  # the reader counted it as kept
-            tally.keep(split, -1)
-
-    flat = [response for example in examples for response in example.responses]
-    encoded = iter(tokeniser.response_ids(flat) if flat else [])
+    reasons = {
+        RESPONSE_TOO_LONG: f"{split}: response longer than max_length {max_length}",
+        PROMPT_EMPTY: f"{split}: empty prompt",
+    }
+    encoded = encode(examples, tokeniser, max_length)
+    sequences = encoded.sequences()
+    facts = (encoded.outcome.tolist(), encoded.cut.tolist(), encoded.spelled.tolist())
     tokenised = []
-    for example in examples:
-        responses = tuple(next(encoded) for _ in example.responses)
-        longest = max(len(ids) for ids in responses)
-        # A prompt needs one token at least, to predict the first response token from.
-        if longest >= max_length:
-            drop(f"response longer than max_length {max_length}", example)
+    for example, outcome, was_cut, spelled in zip(examples, *facts, strict=True):
+        if outcome != KEPT:
+            tally.drop(reasons[outcome], example.origin)
+            if split in tally.kept:  # the reader counted it as kept
+                tally.keep(split, -1)
             continue
-        prompt, was_cut = fit_prompt(tokeniser, example.prompt, max_length - longest)
-        if not prompt:
-            drop("empty prompt", example)
-            continue
-        texts = [message.content for message in example.prompt]
-        if any(map(tokeniser.spells_special, (*texts, *example.responses))):
+        if spelled:
             reason = f"{split}: text that spells a special token, read as plain text"
             tally.change(reason, example.origin)
         if was_cut:
             tally.change(f"{split}: oldest part of the prompt cut", example.origin)
+        prompt = next(sequences)
+        responses = tuple(next(sequences) for _ in example.responses)
         tokenised.append(TokenisedExample(example, prompt, responses))
     if examples and not tokenised:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def failed_trial(model: Any, layout: Layout) -> str | None:
 
 def _states(model: Any, layout: Layout) -> Tensor:
     """[N, D] what the trial's tokens are predicted from, and what they give."""
-    batch = collate(_trial(), 0, layout).to(next(model.parameters()).device)
+    batch = collate(_trial(), 0, replace(layout, capacity=None)).to(next(model.parameters()).device)
     hidden = decoder_for(model, batch)(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,

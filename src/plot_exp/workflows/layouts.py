@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from plot_exp.config.schema import TrainerConfig
-from plot_exp.data.packing import CAPACITY, PADDED, PIECE_CAPACITY, Layout
+from plot_exp.data.packing import PADDED, Layout
 from plot_exp.errors import UserError
 from plot_exp.models.attention import FLEX_MULTIPLE, attends_by_rows
 from plot_exp.models.layout_support import failed_trial, obstacle
@@ -46,10 +45,8 @@ def _candidates(settings: TrainerConfig, policies: Sequence[Policy]) -> Iterator
         return
     if all(attends_by_rows(policy.model) for policy in policies):
         on_gpu = any(policy.device.type == "cuda" for policy in policies)
-        capacity = settings.row_capacity or PIECE_CAPACITY
-        joined = Layout("packed", capacity, joined=True)
-        yield replace(joined, multiple=FLEX_MULTIPLE) if on_gpu else joined
-    yield Layout("packed", settings.row_capacity or CAPACITY)
+        yield Layout("packed", joined=True, multiple=FLEX_MULTIPLE if on_gpu else 1)
+    yield Layout("packed", settings.row_capacity)
 
 
 def _problem(layout: Layout, policies: Sequence[Policy], longest: int) -> str | None:

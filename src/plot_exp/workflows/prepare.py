@@ -16,6 +16,7 @@ from plot_exp.data.loader import evaluation_batches
 from plot_exp.data.overlap import overlap
 from plot_exp.data.packing import PADDED, Layout
 from plot_exp.data.tally import Tally
+from plot_exp.data.token_cache import TokenCache
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
 from plot_exp.errors import UserError
 from plot_exp.generators.base import Sampling
@@ -202,8 +203,9 @@ def _tokenise(
 ) -> list[TokenisedExample]:
     """Tokenises each dataset's examples under its own tally, one dataset after the other."""
     by_name = {tally.dataset: tally for tally in tallies}
+    cache = TokenCache(Path(config.cache_dir).expanduser() / "tokenised")
     done: list[TokenisedExample] = []
     for name in dict.fromkeys(example.dataset for example in examples):
         own = [example for example in examples if example.dataset == name]
-        done += tokenise(own, tokeniser, config.dataset.max_length, by_name[name], split)
+        done += tokenise(own, tokeniser, config.dataset.max_length, by_name[name], split, cache)
     return done
