@@ -93,8 +93,8 @@ def test_kept_distances_change_nothing() -> None:
     cost = build_cost(embeddings("clustered", 600), target=target)
     kept = DualTransport(cost, target)
     bare = DualTransport(cost, target, memory=0)
-    assert kept.distances is not None
-    assert bare.distances is None
+    assert kept.costs.kept is not None
+    assert bare.costs.kept is None
     one, two = (form.step(p, DualState.start(600)) for form in (kept, bare))
     torch.testing.assert_close(one.distance, two.distance, rtol=1e-4, atol=0)
     torch.testing.assert_close(one.state.potential, two.state.potential, rtol=1e-2, atol=1e-2)
@@ -111,9 +111,9 @@ def test_light_tokens_are_refreshed_in_turn() -> None:
     assert bool(changed[:125].all())
     # The target's tokens and the heaviest of p are always brought up to date.
     heaviest = target_and_policy(600, 5)[1].topk(125).indices
-    assert bool(changed[transport.columns].all())
+    assert bool(changed[transport.costs.columns].all())
     assert bool(changed[heaviest].all())
-    assert int(changed.sum()) <= 125 + 50 + 50 + 125
+    assert int(changed.sum()) <= 125 + 100 + 50 + 125
     last = after
     for _ in range(4):
         last = transport.step(target_and_policy(600, 5)[1], last).state

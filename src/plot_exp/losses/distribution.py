@@ -65,12 +65,16 @@ class DistributionTerm(Term):
             return TermResult(value, {self.measure: value.detach()})
         if self.pool == "batch":
             value = self.divergence(self.restrict(mass))
-            return TermResult(value, {self.measure: value.detach()})
+            return TermResult(value, {self.measure: value.detach(), **self.details()})
         values = self.divergence(self.restrict(mass))
         return TermResult(
             values.sum() / self._count(totals),
-            {self.measure: values.detach().mean()},
+            {self.measure: values.detach().mean(), **self.details()},
         )
+
+    def details(self) -> dict[str, Tensor]:
+        """Further scalars about the last divergence, logged beside it."""
+        return {}
 
     def restrict(self, mass: Tensor) -> Tensor:
         """Masses [..., V] of any total as distributions over the allowed tokens."""

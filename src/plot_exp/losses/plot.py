@@ -23,6 +23,7 @@ class PLOT(DistributionTerm):
 
     def __init__(self, config: PLOTConfig, context: Context) -> None:
         super().__init__(config, context, config.alpha)
+        self.config = config
         self.transport: Transport = transport_for(
             config,
             embedding(config, context),
@@ -40,6 +41,11 @@ class PLOT(DistributionTerm):
         if self._device != p.device:
             self.transport, self._device = self.transport.to(p.device), p.device
         return self.transport.distance(p, self.target_beside(p))
+
+    def details(self) -> dict[str, Tensor]:
+        """What the transport says of its last value, for the log."""
+        said = getattr(self.transport, "details", None)
+        return said() if said is not None else {}
 
 
 def embedding(config: PLOTConfig, context: Context) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from plot_exp.config.losses import PLOTConfig
 from plot_exp.ot.costs import Cost, build_cost
-from plot_exp.ot.dual import DualState, DualTransport
+from plot_exp.ot.dual import DualState, DualStep, DualTransport
 from plot_exp.ot.exact import exact_distance
 from plot_exp.ot.geometry import build_transport
 from plot_exp.ot.sinkhorn import sinkhorn_distance
@@ -63,6 +63,7 @@ class CarriedPotentials(nn.Module):
         self.cost, self.target = cost, target
         self.solver: DualTransport | None = None
         self.state = DualState.start(len(target))
+        self.last: DualStep | None = None
 
     def distance(self, p: Tensor, q: Tensor) -> Tensor:
         """See `Transport`; p is one distribution [V], q the target that this was built for."""
@@ -70,10 +71,25 @@ class CarriedPotentials(nn.Module):
             target = self.target.to(p.device)
             self.solver = DualTransport(_moved(self.cost, p.device), target, **self.options)
         state = replace(self.state, potential=self.state.potential.to(p.device))
-        step = self.solver.step(p, state)
+        self.last = self.solver.step(p, state, with_upper=True)
         if p.requires_grad:
-            self.state = step.state
-        return step.distance
+            self.state = self.last.state
+        return self.last.distance
+
+    def details(self) -> dict[str, Tensor]:
+        """Of the last value, a lower bound: an upper one, their relative gap, what was carried."""
+        if self.last is None or self.last.upper is None:
+            return {}
+        upper = self.last.upper.detach()
+        tiny = torch.finfo(upper.dtype).tiny
+        giving, receiving = self.last.carried
+        return {
+            "upper": upper,
+            "gap": (upper - self.last.distance.detach()) / upper.clamp_min(tiny),
+            "carried_giving": giving,
+            "carried_receiving": receiving,
+            "marginal_error": upper.new_tensor(self.last.error),
+        }
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The potentials, for a checkpoint."""

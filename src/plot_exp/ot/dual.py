@@ -25,9 +25,7 @@ from plot_exp.ot.scaling import (
     transforms,
     within_deviation,
 )
-
-# Tokens whose potentials are extended at once: a block of costs that stays in a CPU's cache.
-_BLOCK_ROWS = 256
+from plot_exp.ot.target_costs import TargetCosts
 
 # Where half of a step's scalings leave more error than this, p has jumped: mass has to move between
 # distant groups of tokens, and a larger ε for some scalings moves it there several times faster.
@@ -105,14 +103,14 @@ class DualPlan:
 class DualTransport:
     """Transport to a fixed target in a fixed cost.
 
-    Distances from every token to the target's heaviest tokens are computed once where they fit, so
-    a step costs no distance; otherwise they are computed for the tokens of the step. Memory is at
-    most V × limit, never V × V.
+    Distances from every token to the target's heaviest tokens, twice `limit` of them, are computed
+    once where they fit, so a step costs no distance; otherwise they are computed for the tokens of
+    the step. Memory is at most V × 2·limit, never V × V.
 
     Args:
         cost: the cost between tokens.
         target: q [V].
-        limit: most tokens a side; of the target the heaviest.
+        limit: most tokens a side, the heaviest.
         epsilon: of the entropy, relative to the deviation of the potentials within the two sides,
             which is what the embeddings add to the sign of p − q; followed from step to step.
         iterations: scalings in a step; twice as many while the error is above `tolerance`, and at
@@ -146,12 +144,7 @@ class DualTransport:
         self.tolerance = tolerance
         size = len(self.target)
         self.refresh = refresh or (8_192 if self.target.device.type == "cpu" else size)
-        self.columns = self.target.topk(min(limit, int((self.target > 0).sum()))).indices
-        self.distances: Tensor | None = None
-        if size * len(self.columns) * 4 <= memory:
-            self.distances = self.target.new_empty(size, len(self.columns), dtype=torch.float32)
-            for rows in torch.arange(size, device=self.target.device).split(4_096):
-                self.distances[rows[0] : rows[-1] + 1] = self.cost.tokens(rows, self.columns)
+        self.costs = TargetCosts(self.cost, self.target, limit, 2 * limit, memory)
 
     def step(self, p: Tensor, state: DualState, with_upper: bool = False) -> DualStep:
         """One step: refines the potentials for `p` [V] and measures the distance.
@@ -166,7 +159,7 @@ class DualTransport:
             one = p.new_ones(())
             nothing = 0 * one if with_upper else None
             return DualStep(0 * p.sum(), state, nothing, (one, one), 0.0, 0)
-        cost = self._costs(giving.tokens, places)
+        cost = self.costs.to(giving.tokens, places)
         a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
         plan, epsilon = self._refine(cost, a, b, receiving, state)
         f, g = transforms(cost, plan.g)
@@ -186,7 +179,7 @@ class DualTransport:
         giving, receiving, places, total = self._sides(p)
         if not len(giving.tokens) or not len(receiving.tokens):
             return None
-        cost = self._costs(giving.tokens, places)
+        cost = self.costs.to(giving.tokens, places)
         a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
         plan, _ = self._refine(cost, a, b, receiving, state)
         sides = (replace(giving, masses=total * a), replace(receiving, masses=total * b))
@@ -218,17 +211,11 @@ class DualTransport:
         excess = difference.clamp_min(0)
         masses, tokens = excess.topk(min(self.limit, int((excess > 0).sum())))
         giving = Side(tokens, masses, excess.sum() - masses.sum())
-        lack = (-difference[self.columns]).clamp_min(0)
-        places = torch.nonzero(lack).flatten()
-        rest = (-difference).clamp_min(0).sum() - lack.sum()
-        receiving = Side(self.columns[places], lack[places], rest)
+        lack = (-difference[self.costs.columns]).clamp_min(0)
+        masses, places = lack.topk(min(self.limit, int((lack > 0).sum())))
+        rest = (-difference).clamp_min(0).sum() - masses.sum()
+        receiving = Side(self.costs.columns[places], masses, rest)
         return giving, receiving, places, excess.sum()
-
-    def _costs(self, tokens: Tensor, places: Tensor) -> Tensor:
-        """Costs from `tokens` [n] to the columns at `places` [m], [n, m]."""
-        if self.distances is None:
-            return self.cost.tokens(tokens, self.columns[places])
-        return self.distances.index_select(0, tokens).index_select(1, places)
 
     def _extend(
         self,
@@ -240,29 +227,24 @@ class DualTransport:
         f: Tensor,
         g: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Potentials [V]: of this step where mass moves, by the c-transform elsewhere.
+        """Potentials [V]: of this step where mass moves, by c-transforms elsewhere.
 
         The target's tokens and the heaviest of p are brought up to date in each step, since the
         next one may begin with them; the others in turn.
         """
-        size = len(state.potential)
+        size, columns = len(state.potential), self.costs.columns
         count = size if float(state.epsilon) == 0.0 else min(self.refresh, size)
         start = int(state.cursor) if count < size else 0
         turn = count if count == size else max(1, count // 2)
         rows = (start + torch.arange(turn, device=p.device)) % size
         if count < size:
-            rows = torch.cat([rows, self.columns, p.topk(count - turn).indices]).unique()
+            rows = torch.cat([rows, columns, p.topk(count - turn).indices]).unique()
         potential = state.potential.clone()
-        for part in rows.split(_BLOCK_ROWS):
-            potential[part] = self._transform(part, places, g)
+        potential[rows] = self.costs.lowest(rows, places, g)
+        # What the target lacks beyond the tokens used is received there too.
+        lacks = (p.float()[columns] < self.target.float()[columns]).index_fill(0, places, False)
+        light = torch.nonzero(lacks).flatten()
+        potential[columns[light]] = self.costs.highest(giving.tokens, f, light)
         potential[giving.tokens] = f
         potential[receiving.tokens] = -g
         return potential, state.cursor.new_tensor((start + turn) % size)
-
-    def _transform(self, rows: Tensor, places: Tensor, g: Tensor) -> Tensor:
-        """min_j (C(v, j) − g_j) for some tokens."""
-        if self.distances is None:
-            return (self.cost.tokens(rows, self.columns[places]) - g).amin(1)
-        # All the columns, since to leave some out copies the block: the others never win.
-        everywhere = g.new_full((len(self.columns),), -torch.inf).index_copy(0, places, g)
-        return (self.distances[rows] - everywhere).amin(1)

@@ -32,10 +32,12 @@ class LineTransport:
     Attributes:
         lines: one for `line` and `path`, one for each direction for `sliced`.
         reduction: over lines.
+        unit: what the positions were divided by; a distance of 1 is `unit` between embeddings.
     """
 
     lines: tuple[Line, ...]
     reduction: Literal["mean", "max"] = "mean"
+    unit: float = 1.0
 
     def distance(self, p: Tensor, q: Tensor) -> Tensor:
         """Wasserstein-1 [...] between `p` [..., V] and `q` [..., V] or [V]; see `line_distance`."""
@@ -96,11 +98,13 @@ def build_transport(
         lines = (line_positions(z, allowed),)
     else:
         raise ValueError(f"transport is line, path or sliced here, not {transport!r}")
+    unit = 1.0
     if scale == "spread":
         if target is None:
             raise ValueError("scale=spread needs the target distribution")
-        lines = _divide_by_spread(lines, target)
-    return LineTransport(lines, sliced_reduction if transport == "sliced" else "mean")
+        unit = _spread_to_divide_by(lines, target)
+        lines = tuple(line.scaled(1 / unit) for line in lines)
+    return LineTransport(lines, sliced_reduction if transport == "sliced" else "mean", unit)
 
 
 def positions(
@@ -198,17 +202,17 @@ def line_spread(lines: tuple[Line, ...], target: Tensor) -> float:
     return variance**0.5
 
 
-def _divide_by_spread(lines: tuple[Line, ...], target: Tensor) -> tuple[Line, ...]:
+def _spread_to_divide_by(lines: tuple[Line, ...], target: Tensor) -> float:
     lengths = [float(line.gaps.sum()) for line in lines]
     if max(lengths) == 0.0:
-        return lines
+        return 1.0
     spread = line_spread(lines, target)
     if not spread > _ROUNDING * max(lengths):
         raise ValueError(
             "the target distribution has all its mass at one position of the line, so there is no "
             "spread to divide by: use scale=raw or another line"
         )
-    return tuple(line.scaled(1 / spread) for line in lines)
+    return spread
 
 
 def _check_finite(embedding: Tensor, allowed: Tensor | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from plot_exp.report import flows
 from plot_exp.report.contents import Contents
 from plot_exp.report.markdown import details, escape, folded, table
 from plot_exp.report.measures import KNOWN, Measure, measures, number
@@ -84,7 +85,7 @@ def distribution(contents: Contents) -> str:
     sentence = text.replace("%", " %") + "."
     if contents.distribution.get("in_loss") is False:
         sentence += " No term of this loss uses it; it is shown so that runs can be compared."
-    return sentence
+    return "\n\n".join(part for part in (sentence, flows.tables(contents.distribution)) if part)
 
 
 def _measure_table(rows: list[Measure]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plot_exp.report import flows
 from plot_exp.report.style import (
     BLUE,
     GREEN,
@@ -52,7 +53,7 @@ def draw(distribution: dict[str, Any], folder: Path) -> list[Picture]:
                 "before and after training",
             )
         )
-    return pictures
+    return pictures + flows.draw(distribution, folder)
 
 
 def _bars(sides: dict[str, tuple[list[dict[str, Any]], str]], folder: Path) -> None:

@@ -16,6 +16,7 @@ from plot_exp.config.schema import Config
 from plot_exp.data.collate import Batch
 from plot_exp.data.mismatched import Mismatch
 from plot_exp.evals import quick
+from plot_exp.evals.faithfulness import faithfulness
 from plot_exp.evals.preferences import (
     RememberedReference,
     preference_metrics,
@@ -114,6 +115,7 @@ class Measurer:
             if self.common is not None:
                 distribution = mean_distribution(policy, self.batches, "chosen")
                 metrics["val/transport_distance"] = distance(self.common, distribution)
+                metrics |= self._transport(distribution)
         answers = quick.Result(metrics, [], [], [])
         if self.prompts:
             answers = quick.evaluate_answers(
@@ -143,7 +145,11 @@ class Measurer:
         losses = dict.fromkeys(weights, 0.0)
         reported: dict[str, float] = defaultdict(float)
 
+        masses: list[Tensor] = []
+
         def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
+            if ("chosen", "batch") in found.distributions:
+                masses.append(found.distributions[("chosen", "batch")])
             responses = batch.responses.to(policy.device)
             for name, result in self.composite(found, reference, responses, totals).items():
                 share = responses.examples / totals.examples
@@ -158,7 +164,19 @@ class Measurer:
         found |= reward_quantiles(scored, self.composite.beta)
         found |= reported | {f"loss/{name}": value for name, value in losses.items()}
         found["loss"] = sum(weights[name] * value for name, value in losses.items())
-        return {f"val/{key}": value for key, value in found.items()}
+        metrics = {f"val/{key}": value for key, value in found.items()}
+        return metrics | (self._transport(torch.stack(masses).sum(0)) if masses else {})
+
+    def _transport(self, distribution: Tensor) -> dict[str, float]:
+        """What the form of the run's PLOT has to do with full transport, at this mean [V]."""
+        if self.plot is None:
+            return {}
+        found = faithfulness(self.plot, self.context, distribution)
+        return (
+            {f"val/transport_{key}": value for key, value in found.metrics().items()}
+            if found
+            else {}
+        )
 
     def _mismatched(self, policy: Policy) -> Tensor | None:
         """KTO's divergence, estimated on the whole split."""
@@ -217,7 +235,21 @@ class Measurer:
             "distance_after": distance(self.plot, after.distribution),
             "moved": moved_tokens(self.plot.target.cpu(), share_before, share_after, names),
             "in_loss": "plot" in self.composite.terms,
+            "flows": self._flows(before, after, names),
         }
+
+    def _flows(self, before: Measurement, after: Measurement, names: list[str]) -> dict[str, Any]:
+        """The large flows of transport before and after training."""
+        if self.plot is None:
+            return {}
+        rows: dict[str, Any] = {"form": self.plot.config.transport}
+        for when, measured in (("before", before), ("after", after)):
+            if measured.distribution is None:
+                continue
+            found = faithfulness(self.plot, self.context, measured.distribution)
+            if found is not None:
+                rows[when] = found.rows(names)
+        return rows
 
 
 def write_measured(

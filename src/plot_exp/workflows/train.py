@@ -26,6 +26,7 @@ from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
 from plot_exp.progress import choose
 from plot_exp.report import run as report
+from plot_exp.report.flows import table_rows
 from plot_exp.report.terminal import closing_table
 from plot_exp.tracking import Tracker
 from plot_exp.training.metrics import peak_memory
@@ -148,7 +149,9 @@ def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
             "dataset.remove_overlap=true leaves them out",
             flush=True,
         )
-    paired = [name for name in config.loss if TERMS[name].needs_pairs and not TERMS[name].likelihood]
+    paired = [
+        name for name in config.loss if TERMS[name].needs_pairs and not TERMS[name].likelihood
+    ]
     alone = prepared.facts["without_pairs"]
     if paired and alone:
         print(
@@ -251,6 +254,9 @@ def _publish(tracker: Tracker, run_dir: Path, metrics: Mapping[str, Any]) -> Non
         columns = ["category", "before", "after", "verdict_before", "verdict_after", "chosen"]
         shown = [[row["prompt"][-1]["content"], *(row[key] for key in columns)] for row in rows]
         tracker.table("samples", ["prompt", *columns], shown, int(metrics["train/steps"]))
+    if (run_dir / "preference_distribution.json").is_file():
+        found = json.loads((run_dir / "preference_distribution.json").read_text(encoding="utf-8"))
+        tracker.table("transport_flows", *table_rows(found), int(metrics["train/steps"]))
     for picture in sorted((run_dir / "plots").glob("*.png")):
         tracker.image(f"plots/{picture.stem}", picture)
     for name, kind in (
