@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from plot_exp.config.losses import SFTConfig
@@ -23,8 +24,13 @@ def negative_log_likelihood(
     """
     chosen = responses.chosen
     if reduction == "token":
-        return -policy.sums()[chosen].sum() / max(totals.tokens["chosen"], 1)
-    return -policy.means()[chosen].sum() / max(totals.responses["chosen"], 1)
+        return -of_chosen(policy.sums(), chosen) / max(totals.tokens["chosen"], 1)
+    return -of_chosen(policy.means(), chosen) / max(totals.responses["chosen"], 1)
+
+
+def of_chosen(values: Tensor, chosen: Tensor) -> Tensor:
+    """The sum over the chosen responses, without a size that the host would have to wait for."""
+    return torch.where(chosen, values, 0.0).sum()
 
 
 class SFT(Term):

@@ -1,0 +1,129 @@
+"""The reference's forms say the same: a copy, the policy with its adapter off, kept scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from plot_exp.config.schema import LoRAConfig
+from plot_exp.errors import RunError
+from plot_exp.models.adapters import add_adapter
+from plot_exp.models.policy import Policy, frozen_copy
+from plot_exp.models.reference import CachedReference, PolicyStart
+from plot_exp.models.reference_cache import ReferenceCache
+from plot_exp.ops.scores import Request
+from plot_exp.progress import silent
+
+from scoring_models import tiny_model, toy_batch, toy_examples
+
+BATCH, _ = toy_batch()
+KL = Request(tokens=frozenset({"reference_kl"}))
+
+
+def policy_with_adapter(**settings: object) -> Policy:
+    model = tiny_model("qwen2").double()
+    add_adapter(model, LoRAConfig(rank=3, **settings), seed=0)
+    return Policy(model)
+
+
+def move(policy: Policy) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.trainable():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator).to(parameter)
+
+
+def test_with_the_adapter_off_it_is_the_copy() -> None:
+    policy = policy_with_adapter()
+    copy, shared = frozen_copy(policy), PolicyStart(policy)
+    shared.moved = True
+    move(policy)
+    policy.train()
+    trained = [id(one) for one in policy.trainable()]
+
+    assert torch.equal(
+        shared(BATCH, Request()).token_logps, copy(BATCH, Request()).token_logps.detach()
+    )
+    assert not torch.allclose(
+        shared(BATCH, Request()).token_logps, policy(BATCH, Request()).token_logps
+    )
+    assert policy.training
+    assert [id(one) for one in policy.trainable()] == trained
+
+
+def test_a_graph_made_before_the_adapter_was_off_keeps_its_gradients() -> None:
+    policy = policy_with_adapter()
+    move(policy)
+    policy.checkpoint_activations()
+    policy.train()
+    policy(BATCH, Request()).token_logps.sum().backward()
+    expected = [one.grad.clone() for one in policy.trainable()]
+    policy.zero_grad()
+
+    found = policy(BATCH, Request()).token_logps.sum()
+    PolicyStart(policy)(BATCH, Request())
+    found.backward()
+
+    assert all(
+        torch.equal(one.grad, other)
+        for one, other in zip(policy.trainable(), expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "lm_head"]])
+def test_the_divergence_from_the_shared_weights_is_that_from_a_copy(
+    targets: str | list[str],
+) -> None:
+    """With an adapter on the head, the reference's head is the bare one."""
+    model = tiny_model("llama").double()
+    add_adapter(model, LoRAConfig(rank=3, target_modules=targets), seed=0)
+    policy = Policy(model)
+    copy, shared = frozen_copy(policy), PolicyStart(policy)
+    move(policy)
+    found = []
+    for reference in (copy, shared):
+        with torch.no_grad():
+            states = reference.states(reference(BATCH, KL.of_reference()))
+            found.append(policy(BATCH, KL, reference=states).tokens["reference_kl"])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+    assert float(found[0].min()) > 0
+
+
+def test_weights_that_moved_are_no_reference() -> None:
+    policy = Policy(tiny_model("llama"))
+    shared = PolicyStart(policy)
+    shared(BATCH, Request())
+    shared.moved = True
+    with pytest.raises(RuntimeError, match="have moved"):
+        shared(BATCH, Request())
+
+
+def cached(folder: Path, policy: Policy) -> CachedReference:
+    cache = ReferenceCache(folder, "model", toy_examples())
+    with torch.no_grad():
+        stored = cache.fill(lambda _: [BATCH], lambda one: policy(one, Request()), silent)
+    return CachedReference([stored], policy.live, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kept_scores_are_the_live_ones_to_the_last_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    policy = Policy(tiny_model("qwen2").to(dtype))
+    live = policy(BATCH, Request())
+    found = cached(tmp_path, policy)(BATCH, Request())
+    assert torch.equal(found.token_logps, live.token_logps)
+    assert torch.equal(found.sums(), live.sums())
+    assert torch.equal(found.response_of_token, live.response_of_token)
+
+
+def test_an_example_that_was_not_kept_is_refused(tmp_path: Path) -> None:
+    reference = cached(tmp_path, Policy(tiny_model("qwen2")))
+    other, _ = toy_batch()
+    item = other.sources[0]
+    changed = type(item)(item.example, (9, *item.prompt_ids), item.response_ids)
+    batch = type(other)(**{**vars(other), "sources": (changed, *other.sources[1:])})
+    with pytest.raises(RunError, match="not in its cache"):
+        reference(batch, Request())
+    with pytest.raises(ValueError, match="log-probabilities only"):
+        reference(other, KL.of_reference())
