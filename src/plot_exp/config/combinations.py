@@ -182,6 +182,21 @@ def _name_is_a_folder_name(config: Config) -> Iterator[str]:
         yield f"name={config.name}: must be a folder name; output_dir says where it stands"
 
 
+def _an_adapter_is_there_to_be_off(config: Config) -> Iterator[str]:
+    if config.reference_form != "adapter_off":
+        return
+    if config.reference != "policy":
+        yield (
+            f"reference_form=adapter_off with reference={config.reference}: that model has weights "
+            "of its own; write reference_form=auto"
+        )
+    elif config.model.lora.rank is None:
+        yield (
+            "reference_form=adapter_off: every weight is trained, so there is no adapter to switch "
+            "off; write model.lora.rank=16, say, or reference_form=auto"
+        )
+
+
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _name_is_a_folder_name,
     _task_has_its_folder,
@@ -193,6 +208,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _gradient_share_has_two_sides,
     _carried_potentials_have_one_batch,
     _a_cached_reference_has_what_terms_ask,
+    _an_adapter_is_there_to_be_off,
     _kto_has_a_second_prompt,
     _heads_divide_the_hidden_size,
 )

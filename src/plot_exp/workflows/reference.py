@@ -97,11 +97,6 @@ def choose_form(
             f"reference_form=cached with loss={'+'.join(config.loss)}: a term {more}, which no "
             f"file keeps; write reference_form={live}, or leave it out"
         )
-    if asked == "adapter_off" and live != "adapter_off":
-        raise UserError(
-            "reference_form=adapter_off: the policy has no adapter; write model.lora.rank=16, say, "
-            "or reference_form=copy"
-        )
     if asked != "auto":
         return asked, words[asked]
     if more:
