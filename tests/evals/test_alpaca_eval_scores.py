@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from plot_exp.errors import UserError
+from plot_exp.evals.alpaca_eval_files import open_tables
 from plot_exp.evals.alpaca_eval_records import Annotation, read_annotations, read_outputs
 from plot_exp.evals.alpaca_eval_scores import score, win_rates
 from plot_exp.evals.length_control import predict
@@ -91,6 +92,36 @@ def test_another_judge_or_baseline_is_fitted_for_itself() -> None:
         assert found.metrics["lc_win_rate"] == pytest.approx(24.7746, abs=1e-3)
         assert "fitted on 805 comparisons" in found.notes[0]
         assert found.metrics["lc_win_rate/low"] < 24.77 < found.metrics["lc_win_rate/high"]
+
+
+def test_the_rows_of_the_baselines_variants_enter_the_fit_at_a_tenth_each(tmp_path: Path) -> None:
+    """The file df_gamed.csv of the published data set, in small."""
+    rng = np.random.default_rng(0)
+    rows = ["index,preference,std_delta_len,instruction_difficulty,not_gamed_baseline,model"]
+    for place in range(60):
+        length, difficulty, preference = rng.normal(), rng.normal(), rng.random()
+        rows.append(f"{place},{preference},{length},{difficulty},False,verbose")
+    (tmp_path / "df_gamed.csv").write_text("\n".join(rows))
+    baseline = real() / "baseline_gpt4_1106_preview_outputs.json"
+    (tmp_path / baseline.name).write_bytes(baseline.read_bytes())
+    difficulty = real() / "instruction_difficulty_recovered.csv"
+    (tmp_path / difficulty.name).write_bytes(difficulty.read_bytes())
+    tables, outputs = open_tables(str(tmp_path))
+    assert len(outputs) == 805
+    assert tables.gamed is not None
+    assert set(tables.gamed.sample_weight) == {0.1}
+    assert set(tables.gamed.own) == {0.0}
+    annotations = [
+        replace(one, annotator="mine")
+        for one in read_annotations(real() / MODELS[0] / "annotations.json")
+    ]
+    found = score(annotations, tables)
+    assert "with the published rows" in found.notes[0]
+    assert found.metrics["lc_win_rate"] != pytest.approx(24.7746, abs=1e-3)
+    rows[1] = "0,1.4,0,0,False,verbose"
+    (tmp_path / "df_gamed.csv").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=r"`preference` lies outside \[0, 1\]"):
+        open_tables(str(tmp_path))
 
 
 def test_win_rates_by_hand() -> None:

@@ -17,7 +17,7 @@ from plot_exp.errors import UserError
 from plot_exp.evals.base import CannotRunError, Subject, Tools, Workspace
 from plot_exp.evals.mt_bench import MTBench, build
 from plot_exp.evals.mt_bench_questions import read_questions
-from plot_exp.evals.mt_bench_scores import Graded, scores
+from plot_exp.evals.mt_bench_scores import Graded, against_start, scores
 from plot_exp.judges.mt_bench import Grade, read_grade
 
 from scripted import Scripted
@@ -208,3 +208,28 @@ def test_the_means_by_hand() -> None:
     assert (found["stem/low"], found["stem/high"]) == (6.0, 6.0)
     assert "math/low" not in found
     assert found["length"] == 4
+
+
+def test_a_model_is_compared_with_its_start_turn_by_turn() -> None:
+    def row(question: int, turn: int, grade: float | None, response: str) -> dict[str, object]:
+        return {"question": question, "turn": turn, "grade": grade, "response": response}
+
+    before = [
+        row(1, 1, 5.0, "aaaa"),
+        row(1, 2, 5.0, "aaaa"),
+        row(2, 1, None, "a"),
+        row(2, 2, 7, "a"),
+    ]
+    after = [
+        row(1, 1, 8.0, "bbbbbbbb"),
+        row(1, 2, 5.0, "bbbb"),
+        row(2, 1, 9, "b"),
+        row(3, 1, 1, "b"),
+    ]
+    found = against_start(after, before)
+    assert found["win_rate"] == 0.75
+    assert found["win_rate/count"] == 2
+    assert found["length_gap"] == 2.0
+    assert found["margin/own_longer"] == 3.0
+    assert found["matched_win_rate"] == 0.5
+    assert against_start(after, []) == {}

@@ -16,19 +16,21 @@ from plot_exp.config.schema import ModelConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tally import Tally
 from plot_exp.data.tokenise import ChatTokeniser
-from plot_exp.evals.agreement import agreement
+from plot_exp.evals.agreement import agreement, judge_agreement
 from plot_exp.evals.base import CannotRunError, Subject, Tools, Workspace
 from plot_exp.evals.hh_prompts import read_pairs
 from plot_exp.evals.reward import RewardBenchmark, build
 from plot_exp.evals.reward_scores import Rewarded, scores, sigmoid
 from plot_exp.generators.base import Sampling
 from plot_exp.generators.local import LocalGenerator
+from plot_exp.judges.alpaca import own_prompt
 from plot_exp.judges.reward import RewardJudge
 from plot_exp.models.load import load_model, load_tokenizer
 from plot_exp.models.policy import Policy, freeze
 from plot_exp.models.reward_model import load_reward_model
 
 from reward_models import save_oasst
+from scripted import Scripted
 
 
 def test_the_numbers_by_hand() -> None:
@@ -86,6 +88,28 @@ def test_agreement_with_labelled_pairs_by_hand(example: Callable[..., Preference
     assert found["agreement/b"] == pytest.approx(1 / 3)
     assert found["agreement_unscored"] == 1
     assert found["agreement_margin/other_longer"] == pytest.approx((1 - 1 + 0 + 2 - 4) / 5)
+
+
+def test_a_judge_of_pairs_agrees_by_its_verdicts_whatever_the_order(
+    example: Callable[..., PreferenceExample],
+) -> None:
+    pairs = [pair(example, place) for place in range(30)]
+
+    def judged(prompt: Sequence[Any]) -> str:
+        """Right but for the tenth pair; silent on the last."""
+        text = prompt[-1].content
+        if "prompt 29" in text:
+            return "neither"
+        good_first = text.index("good") < text.index("bad")
+        return "m" if good_first != ("prompt 9\n" in text) else "M"
+
+    judge = Scripted(judged)
+    found = judge_agreement(pairs, judge, own_prompt(("m", "M")), seed=2)
+    assert found["agreement"] == pytest.approx(28 / 29)
+    assert found["agreement_unscored"] == 1
+    assert found["agreement_margin/other_longer"] == pytest.approx((28 - 1) / 29)
+    texts = [prompt[-1].content for prompt, _ in judge.asked]
+    assert 5 < sum(text.index("good") < text.index("bad") for text in texts) < 25
 
 
 def test_the_published_test_pairs_are_read_and_what_is_left_out_is_counted() -> None:

@@ -80,6 +80,7 @@ def test_values_of_a_run_and_its_start(quick_run: Path, run_cli: RunCli, tmp_pat
         assert metrics[f"{side}eval/alpaca_eval/win_rate"] % 5 == pytest.approx(0)
         assert 0 < metrics[f"{side}eval/reward/sigmoid"] < 100
     assert metrics["base/eval/reward/win_rate"] == 50.0
+    assert metrics["eval/mt_bench/against_start/win_rate"] == 0.5
     report = (tmp_path / "run" / "report.md").read_text()
     assert "Humanity: MT-Bench, humanities" in report
     assert "(plots/subpreferences.png)" in report

@@ -158,6 +158,7 @@ class MTBench:
                 "category": one.category,
                 "question": one.question,
                 "turn": one.turn,
+                "grade": one.grade.value,
                 "judgement": judgements[f"{one.question}/{one.turn}"]["text"],
             }
             for one in graded

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from plot_exp.evals.intervals import RESAMPLES
+from plot_exp.evals.intervals import RESAMPLES, summarise
+from plot_exp.evals.length_gap import length_gap
 from plot_exp.judges.mt_bench import Grade
 
 
@@ -53,6 +55,32 @@ def unreadable_notes(graded: Sequence[Graded]) -> list[str]:
     listed = ", ".join(f"{reason}: {count}" for reason, count in sorted(reasons.items()))
     total = sum(reasons.values())
     return [f"{total} of {len(graded)} grades could not be read ({listed}); they enter no mean."]
+
+
+def against_start(
+    after: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """The grades of a model and of its start, turn by turn: wins, and how much is length.
+
+    Keys are `win_rate` (ties ½) and those of `length_gap`; turns without two grades are left out.
+
+    Args:
+        after, before: the samples of both.
+    """
+    earlier = {(row["question"], row["turn"]): row for row in before}
+    compared = [
+        (row["grade"] - other["grade"], len(row["response"]), len(other["response"]))
+        for row in after
+        if (other := earlier.get((row["question"], row["turn"]))) is not None
+        and row["grade"] is not None
+        and other["grade"] is not None
+    ]
+    if not compared:
+        return {}
+    margins, own, other_lengths = (list(column) for column in zip(*compared, strict=True))
+    wins = [0.5 if margin == 0 else float(margin > 0) for margin in margins]
+    split = length_gap(margins, wins, own, other_lengths)
+    return summarise("win_rate", wins, rate=True) | split
 
 
 def _mean(key: str, members: Sequence[Graded]) -> dict[str, float]:

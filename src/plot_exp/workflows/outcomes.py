@@ -9,6 +9,7 @@ from typing import Any
 
 from plot_exp.errors import UserError
 from plot_exp.evals.base import Outcome
+from plot_exp.evals.mt_bench_scores import against_start
 from plot_exp.files import write_json, write_text
 from plot_exp.tracking.wandb_log import WandbLog
 from plot_exp.workflows.benchmarks import Measured
@@ -58,7 +59,17 @@ def write_outcomes(run_dir: Path, after: Measured, before: Measured | None) -> d
     for name, outcome in sides["before"].outcomes.items():
         _write_rows(run_dir / "evals" / f"base_{name}.jsonl", outcome.samples)
     _write_side_by_side(run_dir / "samples.jsonl", after, sides["before"])
-    return after.metrics | {f"base/{key}": value for key, value in sides["before"].metrics.items()}
+    base = {f"base/{key}": value for key, value in sides["before"].metrics.items()}
+    return after.metrics | _against_start(sides["after"], sides["before"]) | base
+
+
+def _against_start(after: Measured, before: Measured) -> dict[str, float]:
+    """What takes the answers of both: MT-Bench's grades turn by turn."""
+    sides = [measured.outcomes.get("mt_bench") for measured in (after, before)]
+    if sides[0] is None or sides[1] is None:
+        return {}
+    found = against_start(sides[0].samples, sides[1].samples)
+    return {f"eval/mt_bench/against_start/{key}": value for key, value in found.items()}
 
 
 def without(metrics: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
