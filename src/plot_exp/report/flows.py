@@ -122,15 +122,15 @@ def _bands(axis: Any, rows: Sequence[dict[str, Any]], dearest: float) -> None:
         right = used["receiver"][row["receiver_id"]]
         used["giver"][row["giver_id"]] += height
         used["receiver"][row["receiver_id"]] += height
-        top = left + (right - left) * bend
+        edge = left + (right - left) * bend
         axis.fill_between(
-            steps, top, top + height, color=_shade(row["cost"] / dearest), alpha=0.65, linewidth=0
+            steps, edge, edge + height, color=_shade(row["cost"] / dearest), alpha=0.65, linewidth=0
         )
     for side, x, align in (("giver", -0.02, "right"), ("receiver", 1.02, "left")):
         names = {row[f"{side}_id"]: str(row[side]) for row in rows}
         for token, (top, height) in places[side].items():
-            edge = 0.0 if side == "giver" else 1.0
-            axis.plot([edge, edge], [top, top + height], color=GREY, linewidth=2)
+            here = 0.0 if side == "giver" else 1.0
+            axis.plot([here, here], [top, top + height], color=GREY, linewidth=2)
             axis.text(x, top + height / 2, printable(names[token]), ha=align, va="center", size=8)
     axis.set_xlim(-0.35, 1.35)
     ends = [top + height for found in places.values() for top, height in found.values()]
@@ -144,7 +144,8 @@ def _places(
     masses: dict[int, float] = {}
     for row in rows:
         masses[row[f"{side}_id"]] = masses.get(row[f"{side}_id"], 0.0) + row["mass"] / unit
-    found, top = {}, 0.0
+    found: dict[int, tuple[float, float]] = {}
+    top = 0.0
     for token, height in sorted(masses.items(), key=lambda item: -item[1]):
         found[token] = (top, height)
         top += max(height, 0.045) + 0.02
