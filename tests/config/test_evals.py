@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from plot_exp.config.combinations import check
 from plot_exp.config.composition import compose
 from plot_exp.config.evals import BENCHMARKS, EvalConfig
 from plot_exp.errors import UserError
@@ -38,3 +39,13 @@ def test_a_setting_of_a_benchmark_that_is_not_chosen_says_so() -> None:
         compose(["eval=quick", "eval.gsm8k.limit=4"])
     with pytest.raises(UserError, match=r"eval.gsm8k.limt.*limit"):
         compose(["eval=gsm8k", "eval.gsm8k.limt=4"])
+
+
+def test_a_served_model_is_measured_by_itself(tmp_path) -> None:
+    served = ["eval=gsm8k", "eval.endpoint.url=http://localhost:1/v1"]
+    check(compose(["task=evaluate", *served]))
+    for other in ("task=train", f"run={tmp_path}"):
+        with pytest.raises(UserError, match=f"endpoint.url=.* with {other}"):
+            check(compose(["task=evaluate", *served, other]))
+    with pytest.raises(UserError, match=r"eval\.judge\.url.*must hold no key"):
+        compose(["eval=mt_bench", "eval.judge.url=https://me:secret@host/v1"])

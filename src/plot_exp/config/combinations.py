@@ -168,6 +168,16 @@ def _task_has_its_folder(config: Config) -> Iterator[str]:
             yield f"{key}={value}: there is no such directory; {key} takes {meaning}"
 
 
+def _a_served_model_stands_alone(config: Config) -> Iterator[str]:
+    url = config.eval.endpoint.url
+    if url is not None and (config.task != "evaluate" or config.run is not None):
+        other = f"run={config.run}" if config.run is not None else f"task={config.task}"
+        yield (
+            f"eval.endpoint.url={url} with {other}: a served model is measured by itself, with "
+            "task=evaluate and without run; a judge's address is eval.judge.url"
+        )
+
+
 def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
     tiny = config.model.tiny
     if tiny.hidden_size % (2 * tiny.heads):
@@ -200,6 +210,7 @@ def _an_adapter_is_there_to_be_off(config: Config) -> Iterator[str]:
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _name_is_a_folder_name,
     _task_has_its_folder,
+    _a_served_model_stands_alone,
     _microbatches_fill_the_batch,
     _mix_has_sources,
     _own_data_has_a_path,
