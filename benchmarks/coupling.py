@@ -9,28 +9,21 @@ seconds of a step over those of `microbatch`, taken in turn in the same process.
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import time
 from pathlib import Path
 
 import torch
+from machine import describe
+from stepping import Stepper
 from torch import Tensor
 
-from plot_exp.config.composition import compose
 from plot_exp.data.collate import Batch
-from plot_exp.data.loader import StepLoader
 from plot_exp.files import write_text
-from plot_exp.losses.composite import Composite, build
-from plot_exp.models.policy import Policy
 from plot_exp.ops.scores import Request, Scores
-from plot_exp.progress import shown
 from plot_exp.training.coupling import Mode, accumulate
 from plot_exp.training.part import Part
-from plot_exp.workflows.context import build_context
-from plot_exp.workflows.models import open_reference
-from plot_exp.workflows.prepare import prepare
 
 MODES: tuple[Mode, ...] = ("exact", "carried", "microbatch")
 CASES = {
@@ -41,26 +34,16 @@ CASES = {
 STEPS, EVERY, MICROBATCH = 60, 6, 4
 
 
-class Bench:
+class Bench(Stepper):
     """A policy in training, whose step can be taken in every mode."""
 
     def __init__(self, overrides: list[str]) -> None:
-        config = compose(["logger=none", *overrides])
-        prepared = prepare(config, shown)
-        self.policy: Policy = prepared.start.policy.train()
-        self.reference = open_reference(config, prepared.start)
-        context = build_context(config, self.reference, prepared.start.tokeniser, prepared.train)
-        self.composite: Composite = build(config.loss, context)
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=config.optimizer.lr)
-        self.loader = StepLoader(
-            prepared.train,
-            batch_size=config.trainer.batch_size,
-            microbatch_size=MICROBATCH,
-            epochs=1,
-            max_steps=STEPS,
-            seed=config.seed,
-            pad_id=prepared.start.tokeniser.tokenizer.pad_token_id,
+        super().__init__(
+            ["logger=none", f"trainer.microbatch_size={MICROBATCH}", *overrides], STEPS
         )
+        self.composite = self.module.composite
+        self.reference = self.module.reference
+        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=self.config.optimizer.lr)
 
     def step(
         self, batches: list[Batch], mode: Mode, carried: list[Part] | None
@@ -132,8 +115,8 @@ def main() -> None:
             "",
             "Written by `python benchmarks/coupling.py`; see there for what is measured. "
             f"Tiny model, demo data, {STEPS} steps of 32 examples in microbatches of {MICROBATCH}, "
-            f"every {EVERY}th step measured: median (least–most). torch {torch.__version__}, "
-            f"{torch.get_num_threads()} threads, {platform.machine()}.",
+            f"every {EVERY}th step measured: median (least–most). "
+            f"{describe(torch.get_num_threads())}.",
             "",
             "| term | coupling | bias of the gradient | step time over `microbatch` |",
             "|---|---|--:|--:|",
