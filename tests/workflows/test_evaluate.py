@@ -89,6 +89,8 @@ def test_a_benchmark_that_cannot_run_says_why_and_is_no_zero(
     assert evaluate(f"run={run}", "eval=mt_bench") == 2
     assert "nothing could be measured: mt_bench: " in capsys.readouterr().err
     assert not any("mt_bench" in key for key in metrics_of(run))
+    assert evaluate("eval=mt_bench", "hydra.run.dir=nothing") == 2
+    assert not Path("nothing").exists()
 
 
 def test_a_model_by_itself_is_measured_in_a_folder_of_its_own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -92,8 +93,9 @@ def _expectation(kind: str, context: dict[str, Any], value: object, message: str
 
 
 def shown(value: object) -> str:
-    """A value as it would be typed, cut where it is long."""
+    """A value as it would be typed, cut where it is long; an address without what may be a key."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
+    text = re.sub(r"(https?://)[^/\s]*@", r"\1[hidden]@", str(value))
+    text = re.sub(r"(https?://[^\s?#]*[?#])\S+", r"\1[hidden]", text)
     return text if len(text) <= 80 else text[:77] + "..."

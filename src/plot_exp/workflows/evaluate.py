@@ -53,10 +53,12 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     folder = target or run_dir
     evaluation = Evaluation(config, folder, _of_run(config, target) if target else config)
     earlier = read_metrics(folder / "metrics.json")
-    if target is None:
-        _describe(config, run_dir)
     found = evaluation.quick() if target else {}
     after, before = evaluation.benchmarks()
+    if target is None:
+        if not after.outcomes:
+            _complain(after, before, found)
+        _describe(config, run_dir)
     found |= write_outcomes(folder, after, before)
     metrics = without(earlier, list(after.outcomes)) | found
     write_json(folder / "metrics.json", metrics)

@@ -109,6 +109,8 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _write_side_by_side(path: Path, after: Measured, before: Measured) -> None:
     """Rows of other benchmarks, and of the validation prompts, stay as they are."""
     kept: list[Mapping[str, Any]] = []
+    if not after.outcomes:
+        return
     if path.is_file():
         lines = path.read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line]
