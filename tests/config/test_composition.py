@@ -146,6 +146,16 @@ def test_a_models_recipe_fills_the_terms_in_use_and_gives_way_to_an_override() -
     assert set(compose(["loss=sft"]).loss) == {"sft"}
 
 
+@pytest.mark.parametrize(
+    ("loss", "lr"),
+    [("dpo", 5e-7), ("simpo+plot", 1e-6), ("plot+orpo", 8e-6), ("dpo+sft", 5e-7), ("plot", 5e-7)],
+)
+def test_a_models_recipe_has_the_learning_rate_of_the_first_main_term(loss: str, lr: float) -> None:
+    config = compose(["model=llama3b", f"loss={loss}"])
+    assert config.optimizer.lr == lr
+    assert Config.model_validate(config.plain()) == config
+
+
 def test_a_config_file_round_trips(tmp_path: Path) -> None:
     config = compose(["dataset=mix", "loss=sft+plot", "optimizer.lr=3e-7"])
     file = tmp_path / "config.yaml"

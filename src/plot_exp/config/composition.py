@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from plot_exp.config.choices import ChoicesSource, conf_dir, groups
 from plot_exp.config.grids import grid_points
-from plot_exp.config.losses import parse_terms
+from plot_exp.config.losses import TERMS, parse_terms
 from plot_exp.config.overrides import check_overrides, explain_failure, load_extensions
 from plot_exp.config.problems import validated
 from plot_exp.config.schema import Config
@@ -45,9 +45,18 @@ def sweep_folder(name: str, size: str | None) -> str:
     return name if size in (None, "demo") else f"{name}-{size}"
 
 
+def recipe_lr(otherwise: float, *, _root_: DictConfig) -> float:
+    """The model's learning rate for the loss's first term that is trained for itself."""
+    terms = [str(term) for term in _root_.get("loss") or {}]
+    plain = [term for term in terms if term in TERMS and not TERMS[term].auxiliary]
+    known = OmegaConf.select(_root_, "recipe.lr") or {}
+    return float(known.get((plain or terms or [""])[0], otherwise))
+
+
 # At import, so that a launcher's worker process has them too.
 OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
+OmegaConf.register_new_resolver("recipe_lr", recipe_lr, replace=True)
 
 
 @contextmanager
