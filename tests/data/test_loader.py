@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections import Counter
 
 import pytest
 import torch
 
-from plot_exp.data.collate import Responses, collate_padded
-from plot_exp.data.loader import StepLoader, evaluation_batches, total_steps
+from plot_exp.data.collate import collate_padded
+from plot_exp.data.loader import (
+    STEPS_AHEAD,
+    StepLoader,
+    ahead,
+    evaluation_batches,
+    total_steps,
+)
 from plot_exp.data.order import epoch_order
+from plot_exp.data.packing import PADDED, Layout
 from plot_exp.data.tokenise import TokenisedExample
 
 
@@ -129,15 +138,82 @@ def test_another_seed_gives_another_order(items):
     assert rows_of(make(items)) != rows_of(make(items, seed=4))
 
 
+JOINED = Layout("packed", joined=True)
+
+
+@pytest.mark.parametrize("layout", [PADDED, JOINED], ids=["padded", "joined"])
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
-def test_microbatches_concatenate_to_the_batch(items, size):
-    (whole,) = make(items).microbatches(0)
-    parts = make(items, microbatch_size=size).microbatches(0)
-    assert all(part.responses.examples <= size for part in parts)
-    assert sum((part.sources for part in parts), ()) == whole.sources
-    joined = Responses.concatenate([part.responses for part in parts])
-    assert torch.equal(joined.pairs, whole.responses.pairs)
-    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_batch_holds_the_same_examples_however_it_is_cut(items, size, layout, processes):
+    for step in range(3):
+        expected = sorted(make(items, layout=layout).indices(step))
+        found = []
+        for rank in range(processes):
+            loader = make(
+                items, microbatch_size=size, layout=layout, rank=rank, processes=processes
+            )
+            parts = loader.microbatches(step)
+            assert all(part.responses.examples <= size for part in parts)
+            found += [one.example.origin.row for part in parts for one in part.sources]
+        assert sorted(found) == expected
+
+
+def test_padded_microbatches_hold_similar_lengths(items):
+    loader = make(items, microbatch_size=2)
+    rows = [[loader.layout.length(one) for one in part.sources] for part in loader.microbatches(0)]
+    assert flat(rows) == sorted(flat(rows))
+
+
+def test_grouped_epochs_are_whole_and_resume(items):
+    found = rows_of(make(items, epochs=3.0, group_by_length=True))
+    taken = flat(found)
+    for epoch in range(3):
+        assert sorted(taken[epoch * 10 : epoch * 10 + 10]) == list(range(10))
+    for first in range(8):
+        resumed = make(items, epochs=3.0, group_by_length=True, first_step=lambda at=first: at)
+        assert rows_of(resumed) == found[first:]
+
+
+class TestAhead:
+    def test_yields_in_order_and_works_ahead(self):
+        made = []
+
+        def make_one(step):
+            made.append(step)
+            return step * step
+
+        steps = ahead(make_one, range(8))
+        assert next(steps) == 0
+        deadline = time.monotonic() + 10
+        while len(made) < 1 + STEPS_AHEAD and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert made == list(range(1 + STEPS_AHEAD))
+        assert list(steps) == [step * step for step in range(1, 8)]
+
+    def test_an_error_comes_where_its_step_is_due(self):
+        def make_one(step):
+            if step == 3:
+                raise ValueError("broken")
+            return step
+
+        steps, found = ahead(make_one, range(9)), []
+        with pytest.raises(ValueError, match="broken"):
+            found += steps
+        assert found == [0, 1, 2]
+
+    def test_leaving_early_stops_the_thread(self):
+        started = []
+        steps = ahead(lambda step: started.append(step) or step, itertools.count())
+        next(steps)
+        steps.close()
+        time.sleep(0.05)
+        count = len(started)
+        time.sleep(0.1)
+        assert len(started) == count
+        assert not [t for t in threading.enumerate() if t.name.startswith("collate")]
+
+    def test_without_steps_there_is_nothing(self):
+        assert list(ahead(lambda step: step, [])) == []
 
 
 def test_evaluation_takes_each_example_once_with_little_padding(items):
