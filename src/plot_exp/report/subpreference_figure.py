@@ -58,9 +58,11 @@ def _panel(axis: Any, name: str, items: Sequence[Item], columns: Sequence[Column
             _bar(axis, item, column, number, left, width)
     arrow = {"higher": "↑", "lower": "↓"}[items[0].better]
     axis.set_title(f"{name} {arrow}", loc="left", fontweight="bold")
-    axis.set_xticks(range(len(items)), [item.short for item in items])
+    turned = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
     crowded = len(items) > MOST_LEVEL_LABELS
-    axis.tick_params(axis="x", length=0, rotation=35 if crowded else 0)
+    names = [item.short for item in items]
+    axis.set_xticks(range(len(items)), names, **(turned if crowded else {}))
+    axis.tick_params(axis="x", length=0)
     axis.set_xlim(-0.55, len(items) - 0.45)
     axis.set_ylim(0, items[0].top)
     axis.grid(False, axis="x")
