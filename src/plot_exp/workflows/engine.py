@@ -73,7 +73,8 @@ def build_trainer(
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1,
-        precision=config.precision,
+        # Weights are cast where the model is opened, its reference's among them.
+        precision=config.precision if config.precision == "bf16-mixed" else "32-true",
         max_steps=steps,
         max_epochs=1,
         logger=False,
