@@ -108,3 +108,14 @@ def test_single_precision_agrees_with_double(name: str, scale: float) -> None:
         assert torch.isfinite(found).all()
         size = float(expected.abs().max())
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=2e-5 * size)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_mixed_precision_leaves_the_terms_alone(name: str) -> None:
+    """A step in bf16-mixed evaluates them under autocast: no product may be taken in bf16."""
+    plain, gradients = evaluated(built(name), torch.float32, 8.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, found = evaluated(built(name), torch.float32, 8.0)
+
+    assert mixed == pytest.approx(plain, rel=1e-6)
+    torch.testing.assert_close(found, gradients, rtol=1e-5, atol=1e-7)

@@ -68,8 +68,9 @@ class OTPO(Term):
             weights = token_weights(
                 states[chosen], states[rejected], self.epsilon, self.mass_penalty
             )
-            margin = weights[0] @ log_ratios[chosen] - weights[1] @ log_ratios[rejected]
-            margins.append(margin[None])
+            # Not as a product of vectors, which mixed precision would take in bf16.
+            gained = (weights[0] * log_ratios[chosen]).sum()
+            margins.append((gained - (weights[1] * log_ratios[rejected]).sum())[None])
         loss = -F.logsigmoid(self.beta * torch.cat(margins))
         return TermResult(loss.sum() / max(totals.pairs, 1))
 
