@@ -120,6 +120,7 @@ class PLOTConfig(DistributionConfig):
         cost_transforms: of the embeddings, for the full cost.
         cost_shape: how the distance is bent, with `cost_parameter`, for the full cost.
         cost_norm: l of the distance, for the full cost.
+        cost_distance: straight, or along the graph of each token's `cost_neighbours` nearest ones.
         epsilon: weight of the entropy: of sinkhorn in units of the cost, of dual relative to the
             potentials' deviation within the sides; null takes the solver's own.
         limit: tokens on each side of the full cost.
@@ -141,6 +142,8 @@ class PLOTConfig(DistributionConfig):
     cost_shape: Literal["linear", "power", "saturating"] = "linear"
     cost_parameter: float = Field(1.0, gt=0)
     cost_norm: float = Field(2.0, ge=1)
+    cost_distance: Literal["straight", "geodesic"] = "straight"
+    cost_neighbours: int = Field(10, ge=1)
     epsilon: float | None = Field(None, gt=0)
     limit: int = Field(2048, ge=1)
     iterations: int = Field(24, ge=1)

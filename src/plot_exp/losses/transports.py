@@ -43,7 +43,7 @@ class FullCostTransport:
 
     def to(self, device: torch.device | str) -> FullCostTransport:
         """See `Transport`."""
-        return replace(self, cost=_moved(self.cost, device))
+        return replace(self, cost=self.cost.to(device))
 
 
 class CarriedPotentials(nn.Module):
@@ -69,7 +69,7 @@ class CarriedPotentials(nn.Module):
         """See `Transport`; p is one distribution [V], q the target that this was built for."""
         if self.solver is None or self.solver.target.device != p.device:
             target = self.target.to(p.device)
-            self.solver = DualTransport(_moved(self.cost, p.device), target, **self.options)
+            self.solver = DualTransport(self.cost.to(p.device), target, **self.options)
         state = replace(self.state, potential=self.state.potential.to(p.device))
         self.last = self.solver.step(p, state, with_upper=True)
         if p.requires_grad:
@@ -135,11 +135,18 @@ def transport_for(
         shape=config.cost_shape,
         parameter=config.cost_parameter,
         norm=config.cost_norm,
+        distance=config.cost_distance,
+        neighbours=config.cost_neighbours,
         scale=config.scale,
         allowed=allowed,
         token_mass=token_mass,
         target=target,
     )
+    if cost.distance is not None and config.transport != "dual":
+        raise ValueError(
+            f"cost_distance={config.cost_distance} has no points between tokens, and "
+            f"transport={config.transport} sums up light tokens at one: use transport=dual"
+        )
     epsilon = {} if config.epsilon is None else {"epsilon": config.epsilon}
     if config.transport == "exact":
         return FullCostTransport(cost, partial(exact_distance, limit=config.limit))
@@ -148,7 +155,3 @@ def transport_for(
         return FullCostTransport(cost, partial(sinkhorn_distance, **options))
     carried: dict[str, Any] = {"limit": config.limit, "iterations": config.iterations, **epsilon}
     return CarriedPotentials(cost, target, **carried)
-
-
-def _moved(cost: Cost, device: torch.device | str) -> Cost:
-    return replace(cost, points=cost.points.to(device))

@@ -1,20 +1,21 @@
 """The cost of moving mass from one token to another: C_ij = shape(‖φ(e_i) − φ(e_j)‖_l).
 
-φ is a chain of `TRANSFORMS` of the embeddings and the shape bends the distance; a new one of
-either is a function and a line in its table. Raw Euclidean distances in high dimension are so alike
-that transport is close to total variation; a transform or a shape that sharpens them is what can
-make embeddings matter.
+φ is a chain of `TRANSFORMS` of the embeddings, a distance from `DISTANCES` may take the place of
+the straight one, and the shape bends it; a new one of each is a function and a line in its table.
+Raw Euclidean distances in high dimension are so alike that transport is close to total variation; a
+transform or a shape that sharpens them is what can make embeddings matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from plot_exp.ot.geodesic import GraphDistance
 from plot_exp.ot.geometry import normalised
 
 # Tokens that the scale of a cost is measured on: the heaviest of the target.
@@ -63,6 +64,24 @@ TRANSFORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "whitened": _whitened,
 }
 
+
+class Distance(Protocol):
+    """A distance between tokens that is no distance of points."""
+
+    def tokens(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Distances [n, m] between tokens given by their ids."""
+        ...
+
+    def to(self, device: torch.device | str) -> Distance:
+        """The same on another device."""
+        ...
+
+
+# Each takes points [V, D], which of them may carry mass [V], a number of neighbours and l.
+DISTANCES: dict[str, Callable[[Tensor, Tensor, int, float], Distance]] = {
+    "geodesic": GraphDistance.between_neighbours,
+}
+
 SHAPES: dict[str, Shape] = {
     "linear": Shape(lambda d, _, typical: d, lambda _: True),
     "power": Shape(lambda d, exponent, _: d**exponent, lambda exponent: exponent <= 1),
@@ -81,6 +100,7 @@ class Cost:
         typical: root of half the mean squared distance between two tokens of the target.
         factor: every cost is multiplied by it.
         norm: l of ‖x − y‖_l.
+        distance: a distance that takes the place of ‖x − y‖_l, or None.
     """
 
     points: Tensor
@@ -89,6 +109,7 @@ class Cost:
     typical: float = 1.0
     factor: float = 1.0
     norm: float = 2.0
+    distance: Distance | None = None
 
     @property
     def metric(self) -> bool:
@@ -103,13 +124,22 @@ class Cost:
         """
         exact = x.dtype == torch.float64
         mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
-        distance = torch.cdist(x, y, p=self.norm, compute_mode=mode)
-        cost = self.shape.bend(distance, self.parameter, self.typical)
-        return cost if self.factor == 1.0 else cost.mul_(self.factor)
+        return self._bent(torch.cdist(x, y, p=self.norm, compute_mode=mode))
 
     def tokens(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Costs [n, m] between tokens given by their ids."""
+        if self.distance is not None:
+            return self._bent(self.distance.tokens(rows, columns))
         return self.between(self.points[rows], self.points[columns])
+
+    def to(self, device: torch.device | str) -> Cost:
+        """The same on another device."""
+        distance = None if self.distance is None else self.distance.to(device)
+        return replace(self, points=self.points.to(device), distance=distance)
+
+    def _bent(self, distance: Tensor) -> Tensor:
+        cost = self.shape.bend(distance, self.parameter, self.typical)
+        return cost if self.factor == 1.0 else cost * self.factor
 
 
 def build_cost(
@@ -119,6 +149,8 @@ def build_cost(
     shape: str = "linear",
     parameter: float = 1.0,
     norm: float = 2.0,
+    distance: str = "straight",
+    neighbours: int = 10,
     scale: Literal["spread", "raw"] = "spread",
     allowed: Tensor | None = None,
     token_mass: Tensor | None = None,
@@ -133,6 +165,8 @@ def build_cost(
         parameter: the exponent of `power`; of `saturating` the distance at which the cost has
             reached 63 %, in units of the typical distance under the target.
         norm: l.
+        distance: `straight` for ‖x − y‖_l, or a name from `DISTANCES`.
+        neighbours: of each token, for `geodesic`.
         scale: `spread` divides the cost by the root of half its mean square between two tokens of
             the target, which on a line is the standard deviation; `raw` leaves it.
         allowed: BoolTensor [V] of tokens that may carry mass; all of them if None.
@@ -143,10 +177,10 @@ def build_cost(
         ValueError: an unknown name, a missing target, or all costs of the target are zero.
     """
     unknown = [name for name in transforms if name not in TRANSFORMS]
-    if unknown or shape not in SHAPES:
+    if unknown or shape not in SHAPES or distance not in ("straight", *DISTANCES):
         raise ValueError(
-            f"transforms are {', '.join(TRANSFORMS)} and shapes {', '.join(SHAPES)}; "
-            f"got {[*transforms]} and {shape!r}"
+            f"transforms are {', '.join(TRANSFORMS)}, shapes {', '.join(SHAPES)} and distances "
+            f"straight, {', '.join(DISTANCES)}; got {[*transforms]}, {shape!r} and {distance!r}"
         )
     usable = torch.ones(len(embedding), dtype=torch.bool) if allowed is None else allowed
     usable = usable.to(embedding.device)
@@ -158,7 +192,10 @@ def build_cost(
         points = torch.where(usable.unsqueeze(-1), TRANSFORMS[name](points, mass), 0)
     # Distances do not see a shift, but their rounding does.
     points = torch.where(usable.unsqueeze(-1), _centred(points, mass), 0)
-    cost = Cost(points, SHAPES[shape], parameter, norm=norm)
+    between = (
+        DISTANCES[distance](points, usable, neighbours, norm) if distance in DISTANCES else None
+    )
+    cost = Cost(points, SHAPES[shape], parameter, norm=norm, distance=between)
     if target is None:
         if scale == "spread" or shape == "saturating":
             raise ValueError(f"scale={scale} and shape={shape} need the target distribution")

@@ -114,7 +114,7 @@ class DualTransport:
         epsilon: of the entropy, relative to the deviation of the potentials within the two sides,
             which is what the embeddings add to the sign of p − q; followed from step to step.
         iterations: scalings in a step; twice as many while the error is above `tolerance`, and at
-            most three times where p has jumped.
+            most three and a half times where p has jumped.
         first_iterations: scalings in the first step, at the final ε.
         tolerance: total-variation error of the receiving marginal.
         refresh: light tokens whose potential is brought up to date in each step: half of it the
@@ -198,8 +198,8 @@ class DualTransport:
         plan = refine(cost, a, b, g, epsilon, half)
         made = plan.scalings
         if plan.error > _JUMP:
-            for factor, count in ((4, 3 * half // 2), (2, half)):
-                plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, count))
+            for factor in (4, 2):
+                plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, 3 * half // 2))
                 made += plan.scalings
         most, tolerance = 3 * half, self.tolerance
         last = refine(cost, a, b, plan.g, epsilon, half, most=most, tolerance=tolerance)
