@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         any(importlib.util.find_spec(name) is None for name in NEEDED),
-        reason=f"transformers[serving] is not installed ({', '.join(NEEDED)})",
+        reason=f"what `transformers serve` takes is not installed ({', '.join(NEEDED)})",
     ),
 ]
 
