@@ -96,12 +96,15 @@ class _ReadHead(torch.autograd.Function):
             if gradient is not None
         }
         into = torch.empty_like(hidden) if of_hidden else None
-        space = call.room(hidden, min(len(hidden), call.plan.chunk))
+        # Logits that no further pass asks for make room for their own gradient.
+        reused = kept is not None and not _graph_is_kept()
+        space = None if reused else call.room(hidden, min(len(hidden), call.plan.chunk))
         with call.autocast.off():
             named = dict(zip(call.names, parameters, strict=True))
             way = call.way(call.head, call.autocast, named, wanted, ctx.random_states)
             for rows in call.chunks(hidden):
-                _pull_chunk(call, way, rows, hidden, kept, space, gradients, into)
+                room = kept[rows] if space is None else space[: rows.stop - rows.start]
+                _pull_chunk(call, way, rows, hidden, kept, room, gradients, into)
         return None, into, *way.collected(parameters)
 
 
@@ -115,10 +118,19 @@ def _pull_chunk(
     gradients: dict[OutputKey, Tensor],
     into: Tensor | None,
 ) -> None:
-    """Takes the gradients in the outputs through one chunk's logits."""
-    space = space[: rows.stop - rows.start]
+    """Takes the gradients in the outputs through one chunk's logits.
+
+    Args:
+        space: [n, V] for the gradient in the logits, and for the logits where none are kept.
+    """
     logits = way.logits(hidden[rows], space) if kept is None else kept[rows]
     reference = call.reference(rows)
     for at, block in call.readout.blocks(rows, logits, reference, call.plan.block):
         call.readout.pull(block, gradients, space[at])
     way.pull(hidden[rows], space, None if into is None else into[rows])
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward pass may be followed by another one (`retain_graph`)."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
