@@ -7,6 +7,7 @@ copy of it: the reference is the start with what it came with, not the bare weig
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,10 @@ def load_adapter(
 def _inject(model: nn.Module, settings: Any, name: str) -> None:
     peft = _peft()
     try:
-        peft.inject_adapter_in_model(settings, model, name)
+        with warnings.catch_warnings():
+            # A second adapter in one model is what `START` is.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            peft.inject_adapter_in_model(settings, model, name)
     except ValueError as error:
         linear = [key for key, one in model.named_modules() if isinstance(one, nn.Linear)]
         known = sorted({key.rpartition(".")[2] for key in linear})
