@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,21 @@ from coupling_runs import Run, examples, unpaired_examples
 PAIRS = list(itertools.combinations(TERMS, 2))
 WITHOUT_PAIRS = [name for name, settings in TERMS.items() if not settings.needs_pairs]
 LAYOUTS = [Layout("shared"), Layout("packed", capacity=40)]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_pages_name_every_term(name: str) -> None:
+    objectives, choosing, readme = (
+        (ROOT / page).read_text(encoding="utf-8")
+        for page in ("docs/objectives.md", "docs/choosing.md", "README.md")
+    )
+    assert f"\n| `{name}` |" in objectives, "a row of what it needs"
+    assert re.search(rf"\n\*\*.*`{name}`.*\*\*", objectives), "a paragraph of its own"
+    assert f"`{name}`" in choosing
+    assert f"`{name}`" in readme
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plot_exp.config.losses import DPOConfig, EMOConfig, OTPOConfig, SFTConfig, TDPOConfig
+from plot_exp.data.collate import describe_responses
 from plot_exp.losses.base import Term
 from plot_exp.losses.dpo import DPO
 from plot_exp.losses.emo import EMO, SMALLEST, emo_loss
@@ -24,7 +25,7 @@ from plot_exp.ops.scores import Request, Scores
 from plot_exp.ot.unbalanced import unbalanced_plan
 
 from loss_scores import context, ranked, scores, totals
-from scoring_models import VOCABULARY, tiny_model, toy_batch
+from scoring_models import VOCABULARY, example, tiny_model, toy_batch
 
 NOTHING = context(torch.zeros(2, 1), [1, 0], [0, 1])
 POLICY, REFERENCE = [[-1.0, -2.0], [-5.0]], [[-2.0, -2.0], [-4.0]]
@@ -307,3 +308,12 @@ def test_without_pairs_zero_with_zero_gradient(term: Term, output: Any) -> None:
     (gradient,) = torch.autograd.grad(value, [policy.token_logps])
     assert value.item() == 0
     assert gradient.tolist() == [0.0]
+
+
+def test_emo_of_a_batch_without_a_chosen_response_is_zero_with_zero_gradient() -> None:
+    responses = describe_responses([example([1], [[2]], desirable=(False,))])
+    policy = scores([[-1.0]], tokens={"label_cost": torch.ones(1)}).leaves()
+    value = EMO(EMOConfig(), NOTHING)(policy, None, responses, totals(responses)).loss
+    gradients = torch.autograd.grad(value, policy.tensors())
+    assert value.item() == 0
+    assert not any(gradient.any() for gradient in gradients)
