@@ -13,11 +13,13 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 
 from plot_exp.__main__ import main
+from plot_exp.report import curves
 from plot_exp.workflows import train
 
 STEPS = 50
@@ -81,6 +83,12 @@ def command(model: Path, folder: Path, loss: str, name: str, changes: Sequence[s
     return [*own, *kept, *changes]
 
 
+def run_command(arguments: Sequence[str]) -> int:
+    """The command's exit code; its curves are not drawn, which would take most of the time."""
+    with patch.object(curves, "draw", lambda *_: []):
+        return main(arguments)
+
+
 def losses(folder: Path) -> list[float]:
     """The loss of every step of a finished run."""
     with (folder / "metrics.csv").open(newline="") as file:
@@ -95,7 +103,7 @@ def run_together(jobs: Sequence[Sequence[str]]) -> None:
     loader = functools.partial(train.StepLoader, rank=rank, processes=processes)
     train.StepLoader = loader  # type: ignore[assignment, misc]
     for arguments in jobs:
-        code = main([argument.replace("{rank}", str(rank)) for argument in arguments])
+        code = run_command([argument.replace("{rank}", str(rank)) for argument in arguments])
         if code:
             sys.exit(code)
         dist.barrier()

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import invariance_runs
-from invariance_runs import LOSSES, STEPS, command, losses, write_data
-from plot_exp.__main__ import main
+from invariance_runs import LOSSES, STEPS, command, losses, run_command, write_data
 
 # Of losses between about 0.3 and 5: rounding that 50 steps carry on, and its mean over the steps.
 ABSOLUTE, MEAN_DRIFT = 1e-4, 2e-5
@@ -53,7 +52,7 @@ def run(folder: Path, qwen_dir: Path) -> Runs:
     def make(loss: str, name: str = "base", changes: Sequence[str] = ()) -> list[float]:
         place = f"{loss}-{name}"
         if not (folder / place / "metrics.json").is_file():
-            assert main(command(qwen_dir, folder, loss, place, changes)) == 0
+            assert run_command(command(qwen_dir, folder, loss, place, changes)) == 0
         return losses(folder / place)
 
     return make

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from plot_exp.data.collate import collate
 from plot_exp.data.packing import PADDED, Layout
+from plot_exp.models import attention
 from plot_exp.models.attention import ATTENTION, additive, block_mask, decoder_for
 from plot_exp.models.dropout import set_dropout
 from plot_exp.models.policy import Policy
@@ -133,13 +134,24 @@ def test_checkpointed_layers_run_again_in_their_pieces() -> None:
 def test_flex_attention_sees_what_the_dense_mask_shows() -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
-    visibility = collate(toy_examples(), 0, Layout("packed", joined=True, multiple=128)).visibility
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.randint(1, 90, (6, 3), generator=draw).tolist()
+    items = [example([5] * prompt, [[6] * one, [7] * other]) for prompt, one, other in sizes]
+    visibility = collate(items, 0, Layout("packed", joined=True, multiple=128)).visibility
     assert visibility is not None
-    query, key, value = torch.randn(3, 1, 2, 128, 16, generator=torch.Generator().manual_seed(0))
-    mask = visibility.mask()
+    mask, blocks = visibility.mask(), block_mask(visibility)
+    query, key, value = torch.randn(3, 1, 2, mask.shape[-1], 16, generator=draw)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
-    found = flex_attention(query, key, value, block_mask=block_mask(visibility))
+    found = flex_attention(query, key, value, block_mask=blocks)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    # The eager form asks for every pair; the kernel looks at the listed blocks alone.
+    count = mask.shape[-1] // 128
+    needed = mask[0, 0].view(count, 128, count, 128).any(3).any(1)
+    listed = blocks.to_dense()[0, 0].bool()
+    assert count > 4
+    assert not (needed & ~listed).any()
+    assert listed.sum() < count * (count + 1) / 2
 
 
 def test_the_additive_mask_is_the_boolean_one() -> None:
@@ -173,3 +185,24 @@ def test_generation_with_a_cache_is_as_before() -> None:
     expected = model.generate(ids, attention_mask=mask, **settings)
     Policy(model)
     assert torch.equal(model.generate(ids, attention_mask=mask, **settings), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox", "gemma2"])
+def test_a_block_mask_goes_through_the_model(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+    from transformers.integrations import flex_attention as integration
+
+    def eager(*inputs: Any, training: bool = False, **options: Any) -> Any:
+        return flex_attention(*inputs, **options)
+
+    monkeypatch.setattr(integration, "compile_friendly_flex_attention", eager)
+    policy = Policy(tiny_model(architecture)).eval()
+    with torch.no_grad():
+        expected = policy(collate(toy_examples(), 0), Request()).sums()
+        monkeypatch.setattr(attention, "_form", lambda *_: "flex")
+        layout = Layout("packed", joined=True, multiple=128)
+        found = policy(collate(toy_examples(), 0, layout), Request()).sums()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -19,10 +19,15 @@ from torch import Tensor, nn
 
 from plot_exp.data.collate import Batch
 from plot_exp.data.packing import Visibility
-from plot_exp.models.dropout import attention_with_token_dropout, takes_our_attention, within_keys
+from plot_exp.models.dropout import (
+    attention_with_token_dropout,
+    drops_by_token,
+    takes_our_attention,
+    within_keys,
+)
 
 ATTENTION = "plot_exp_rows"
-FLEX_MULTIPLE = 128  # FlexAttention's block: rows of a multiple of it need no remainder
+FLEX_BLOCK = 128  # FlexAttention's own; its rows are laid out in multiples of it
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def _form(model: Any, visibility: Visibility) -> str:
 
 
 def _flex_serves(model: Any) -> bool:
-    drops = model.training and getattr(model.config, "attention_dropout", 0.0)
+    drops = model.training and drops_by_token(model)
     return bool(getattr(model, "_supports_flex_attn", False)) and not drops
 
 
@@ -85,16 +90,31 @@ def _pieces(visibility: Visibility) -> dict[str, Any]:
 
 
 def block_mask(visibility: Visibility) -> Any:
-    """FlexAttention's form of `Visibility.sees`."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    """FlexAttention's form of `Visibility.sees`, for a row of whole blocks in pieces.
+
+    A block of queries looks at the blocks from the start of its first token's piece up to itself;
+    within them every pair is asked for.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return visibility.sees(row, query, key)
 
-    rows, length = visibility.example.shape
+    _, length = visibility.example.shape
     device = visibility.example.device
-    compiled = device.type == "cuda"
-    return create_block_mask(sees, rows, None, length, length, str(device), _compile=compiled)
+    sizes = torch.tensor(visibility.pieces)
+    piece_starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    blocks = torch.arange(length // FLEX_BLOCK)
+    first = piece_starts[::FLEX_BLOCK] // FLEX_BLOCK
+    indices = first[:, None] + blocks
+    inside = indices <= blocks[:, None]
+    return BlockMask.from_kv_blocks(
+        inside.sum(-1, dtype=torch.int32)[None, None].to(device),
+        torch.where(inside, indices, 0).int()[None, None].to(device),
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=sees,
+        seq_lengths=(length, length),
+    )
 
 
 _FORMS: dict[str, Callable[[Visibility], dict[str, Any]]] = {

@@ -8,7 +8,7 @@ from typing import Any
 from plot_exp.config.schema import TrainerConfig
 from plot_exp.data.packing import PADDED, Layout
 from plot_exp.errors import UserError
-from plot_exp.models.attention import FLEX_MULTIPLE, attends_by_rows
+from plot_exp.models.attention import FLEX_BLOCK, attends_by_rows
 from plot_exp.models.layout_support import failed_trial, obstacle
 from plot_exp.models.policy import Policy
 
@@ -45,7 +45,7 @@ def _candidates(settings: TrainerConfig, policies: Sequence[Policy]) -> Iterator
         return
     if all(attends_by_rows(policy.model) for policy in policies):
         on_gpu = any(policy.device.type == "cuda" for policy in policies)
-        yield Layout("packed", joined=True, multiple=FLEX_MULTIPLE if on_gpu else 1)
+        yield Layout("packed", joined=True, multiple=FLEX_BLOCK if on_gpu else 1)
     yield Layout("packed", settings.row_capacity)
 
 
