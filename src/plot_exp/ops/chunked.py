@@ -68,7 +68,8 @@ class _ReadHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, hidden: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         readout, count = call.readout, len(hidden)
-        space = call.room(hidden, count if call.keep else min(count, call.plan.chunk))
+        at_once = count if call.keep else min(count, call.plan.chunk)
+        space = call.room(hidden, at_once if call.way.fills else 0)
         with call.autocast.off():
             named = dict(zip(call.names, parameters, strict=True))
             way = call.way(call.head, call.autocast, named)

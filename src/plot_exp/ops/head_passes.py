@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,11 +44,16 @@ class Autocast:
 class LinearPass:
     """A bare linear layer, by hand: gradients of the weight are added up in place.
 
+    Class attributes:
+        fills: `logits` writes to the space it is given.
+
     Args:
         parameters: of `parameters_of(head)`, by name.
         wanted: which of the parameters collect a gradient.
         random_states: nothing here is random.
     """
+
+    fills: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -103,6 +108,8 @@ class ModulePass:
         parameters, wanted: as `LinearPass`.
         random_states: `random_states` of the forward pass, to be repeated.
     """
+
+    fills: ClassVar[bool] = False
 
     def __init__(
         self,
