@@ -188,3 +188,21 @@ def test_an_adapter_is_exported_alone_and_trained_on(
 def test_a_form_that_cannot_be_is_refused_at_once(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check(compose(overrides))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_form_that_it_began_with(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another run fills the cache in between, which a run of this length would take by now."""
+    short = ("trainer.max_steps=1",)
+    run = trained("short", *short)
+    expected = weights(run)
+    trained("long")
+    (run / "metrics.json").unlink()
+    capsys.readouterr()
+
+    trained("short", *short, f"resume={run}")
+
+    assert "reference: a frozen copy" in capsys.readouterr().out
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(run).items())

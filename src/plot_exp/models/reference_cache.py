@@ -30,13 +30,14 @@ from plot_exp.progress import Bar
 
 LAYOUT = 1  # raise it when the file's layout or the meaning of its numbers changes
 BATCHES_A_PART = 16
+KEY_BYTES = 16
 
 Say = Callable[[str], None]
 
 
 def response_keys(item: TokenisedExample) -> list[bytes]:
     """What tells each scored response from any other: the prompt's ids and its own."""
-    prompt = hashlib.blake2b(array("q", item.prompt_ids).tobytes(), digest_size=16)
+    prompt = hashlib.blake2b(array("q", item.prompt_ids).tobytes(), digest_size=KEY_BYTES)
     prompt.update(len(item.prompt_ids).to_bytes(8, "little"))
     keys = []
     for ids in item.response_ids:
@@ -77,10 +78,15 @@ class ReferenceCache:
     """
 
     def __init__(self, folder: Path, identity: str, items: Sequence[TokenisedExample]) -> None:
-        self.items = _without_repeats(items)
+        by_keys = {b"".join(response_keys(item)): item for item in items}
         digest = hashlib.sha256(f"{LAYOUT}\x1f{identity}\x1e".encode())
-        for keys in sorted(b"".join(response_keys(item)) for item in self.items):
+        for keys in sorted(by_keys):
             digest.update(keys + b"\x1e")
+        # Each example once, in an order that their contents alone determine.
+        self.items = [by_keys[keys] for keys in sorted(by_keys)]
+        self._wanted = {
+            keys[at : at + KEY_BYTES] for keys in by_keys for at in range(0, len(keys), KEY_BYTES)
+        }
         self.key = digest.hexdigest()
         self.path = folder / f"{self.key[:32]}.safetensors"
         self.parts = folder / f"{self.key[:32]}.parts"
@@ -90,8 +96,7 @@ class ReferenceCache:
         found = _read(self.path, self.key)
         if found is None:
             return None
-        wanted = {key for item in self.items for key in response_keys(item)}
-        return StoredScores(*found) if wanted <= set(found[0]) else None
+        return StoredScores(*found) if self._wanted <= set(found[0]) else None
 
     def fill(
         self,
@@ -174,12 +179,6 @@ class ReferenceCache:
         shutil.rmtree(self.parts, ignore_errors=True)
 
 
-def _without_repeats(items: Sequence[TokenisedExample]) -> list[TokenisedExample]:
-    """One example for each set of responses, in an order that their contents alone determine."""
-    by_key = {tuple(response_keys(item)): item for item in items}
-    return [by_key[key] for key in sorted(by_key)]
-
-
 def _scored(batch: Batch, score: Callable[[Batch], Scores]) -> tuple[list[bytes], list[np.ndarray]]:
     scores = score(batch)
     lengths = scores.length.tolist()
@@ -204,7 +203,7 @@ def _write(
     keys = [key for some, _ in pieces for key in some]
     rows = [row for _, some in pieces for row in some]
     arrays: dict[str, np.ndarray] = {
-        "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16),
+        "keys": np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES),
         "starts": np.cumsum([0, *map(len, rows)], dtype=np.int64),
         "token_logps": np.concatenate(rows),
     }

@@ -61,15 +61,26 @@ def _named(config: Config, start: Start) -> Policy:
 
 
 def settle_reference(
-    config: Config, opened: Reference, prepared: Prepared, composite: Composite, bar: Bar
+    config: Config,
+    opened: Reference,
+    prepared: Prepared,
+    composite: Composite,
+    bar: Bar,
+    earlier: Form | None = None,
 ) -> Reference:
     """The reference in the form that it has while the policy is trained.
+
+    Args:
+        earlier: what the run chose before it was resumed; another form would round otherwise.
 
     Raises:
         UserError: the form that was asked for cannot be had.
     """
+    if earlier is not None:
+        config = config.model_copy(update={"reference_form": earlier})
     cache = Caches(config, opened, prepared, composite)
     form, why = choose_form(config, prepared, composite, cache)
+    prepared.facts["reference_form"] = form
     print(f"reference: {why}", flush=True)
     if form == "cached":
         return cache.reference(bar)

@@ -46,7 +46,7 @@ from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurer, write_measured
 from plot_exp.workflows.prepare import Prepared, prepare
-from plot_exp.workflows.reference import open_reference, settle_reference
+from plot_exp.workflows.reference import Form, open_reference, settle_reference
 
 
 def run(config: Config, run_dir: Path) -> dict[str, float]:
@@ -73,7 +73,8 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         context = build_context(config, opened, tokeniser, counted, prepared.layout)
         filter_training(config, prepared, opened, context, bar)
         composite = build(config.loss, context)
-        reference = settle_reference(config, opened, prepared, composite, bar)
+        earlier = _reference_before(run_dir) if config.resume else None
+        reference = settle_reference(config, opened, prepared, composite, bar, earlier)
         context = build_context(config, reference, tokeniser, counted, prepared.layout)
     checkpoint = last_checkpoint(run_dir) if config.resume else None
     _describe_run(config, run_dir, prepared)
@@ -127,6 +128,15 @@ def _settings_on_disk(config: Config, run_dir: Path) -> Iterator[None]:
         if new:
             path.unlink(missing_ok=True)
         raise
+
+
+def _reference_before(run_dir: Path) -> Form | None:
+    """The reference's form in a run that is resumed; None where it had not come so far."""
+    try:
+        facts = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts.get("reference_form") if isinstance(facts, dict) else None
 
 
 def _finished(run_dir: Path) -> dict[str, float]:
