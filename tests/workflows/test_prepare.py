@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from plot_exp.config.schema import Config
+from plot_exp.data import token_cache
 from plot_exp.errors import UserError
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.progress import silent
@@ -153,3 +154,36 @@ def test_sampled_rejections_are_drawn_from_the_policys_start_once(sampled, monke
     assert [item.response_ids for item in again.train] == [
         item.response_ids for item in prepared.train
     ]
+
+
+def test_the_second_run_finds_its_data_tokenised(configure, monkeypatch, tmp_path):
+    config = configure(rows(20))
+    prepared = prepare(config, silent)
+
+    def fail(*_, **__):
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr(token_cache, "encode", fail)
+    again = prepare(config, silent)
+    assert [(item.prompt_ids, item.response_ids) for item in again.train] == [
+        (item.prompt_ids, item.response_ids) for item in prepared.train
+    ]
+    assert again.facts == prepared.facts
+    template = tmp_path / "other.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    for changed in (
+        configure(rows(20), dataset={"max_length": 63}),
+        configure(rows(20), model={"chat_template": str(template)}),
+        configure(rows(21)),
+    ):
+        with pytest.raises(AssertionError, match="tokenised again"):
+            prepare(changed, silent)
+
+
+@pytest.mark.parametrize(("asked", "found"), [("auto", "packed"), ("padded", "padded")])
+def test_batches_have_the_layout_that_was_asked_for(configure, asked, found):
+    prepared = prepare(configure(rows(10), trainer={"layout": asked}), silent)
+    assert prepared.layout.name == found
+    batches = list(prepared.batches(prepared.train, 4))
+    assert all((batch.visibility is None) == (found == "padded") for batch in batches)
+    assert sum(batch.responses.examples for batch in batches) == len(prepared.train)
