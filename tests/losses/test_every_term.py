@@ -14,8 +14,11 @@ from plot_exp.config.composition import compose
 from plot_exp.config.losses import TERMS, term_sections
 from plot_exp.config.schema import Config
 from plot_exp.data.packing import Layout
+from plot_exp.errors import UserError
+from plot_exp.losses import registry
+from plot_exp.losses.composite import build
 
-from coupling_runs import Run, examples, unpaired_examples
+from coupling_runs import Run, examples, facts, unpaired_examples
 
 PAIRS = list(itertools.combinations(TERMS, 2))
 WITHOUT_PAIRS = [name for name, settings in TERMS.items() if not settings.needs_pairs]
@@ -116,3 +119,11 @@ def test_every_coupling_gives_a_step(name: str, mode: str) -> None:
     if not run.composite.coupled:
         torch.testing.assert_close(outcome.terms[name].loss, exact.terms[name].loss)
         torch.testing.assert_close(found, gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_two_terms_that_ask_for_the_labels_cost_in_two_embeddings_are_refused() -> None:
+    settings = TERMS["emo"]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._registered, "other_emo", registry.term_class("emo"))
+        with pytest.raises(UserError, match=r"loss=emo\+other_emo: .*different embeddings"):
+            build({"emo": settings, "other_emo": settings}, facts())

@@ -72,4 +72,7 @@ def build(sections: Mapping[str, Section], context: Context) -> Composite:
             terms[name] = cast(Any, term_class(name))(section, context)
         except ValueError as error:
             raise UserError(f"loss={'+'.join(sections)}: {name}: {error}") from error
-    return Composite(terms)
+    try:
+        return Composite(terms)
+    except ValueError as error:
+        raise UserError(f"loss={'+'.join(sections)}: {error}") from error
