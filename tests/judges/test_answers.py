@@ -58,6 +58,13 @@ def test_a_number_has_one_plain_form(text: str, number: str | None) -> None:
         ("it is -5", None, "-5"),
         ("1,000,000 or 1,0000", None, "0"),
         ("####\n8", None, "8"),
+        ("#### Step 1\n2 and 3\n#### 5 apples", "5", "5"),
+        ("#### \\$18.00", "18", "18"),
+        ("#### $5.", "5", "5"),
+        ("#### -7 (seven lost), 50%", "-7", "50"),
+        ("it costs -\\$5", None, "-5"),
+        (r"so $1{,}234{,}567$", None, "1234567"),
+        (r"#### 10,\!000", "10000", "10000"),
         ("no number", None, None),
     ],
 )
@@ -94,6 +101,14 @@ def test_the_last_balanced_box_counts(text: str, content: str | None) -> None:
         (r"\frac{1}{2}", r"\frac{1}{3}", False),
         ("", "3", False),
         (r"\frac{", "3", False),
+        ("2516_9", "2516_8", False),
+        ("2516_{8}", "2516_8", True),
+        (r"25\%", "25", True),
+        ("25.0", r"25\%", True),
+        (r"26\%", r"25\%", False),
+        ("1 2", "12", False),
+        (r"10,\!000", "10000", True),
+        (r"1\ \frac{1}{2}", r"1\frac{1}{2}", True),
     ],
 )
 def test_expressions_are_compared_by_meaning(one: str, other: str, same: bool) -> None:

@@ -6,12 +6,16 @@ import re
 
 from plot_exp.judges.equivalence import SECONDS, check
 
+# A comma between thousands, as in text or as LaTeX sets it: `,`, `{,}`, `,\!`.
+_COMMA = r"(?:\{,\}|,(?:\\!)?)"
 # A sign counts only where it does not join two operands, as in `12-5`.
 _NUMBER = re.compile(
-    r"(?P<sign>(?<![\w.)\]}%])[-+\u2212])?(?:[$€£](?P<inner>[-\u2212])?)?"
-    r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?P<sign>(?<![\w.)\]}%])[-+\u2212])?(?:\\?[$€£](?P<inner>[-\u2212])?)?(?P<digits>"
+    rf"[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
 )
 _STRICT = re.compile(r"####[^\S\n]*(.*)")
+# A number in another base, such as 2516_8.
+_NUMERAL = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
 _BOXES = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 
 
@@ -26,10 +30,14 @@ def normalise_number(text: str) -> str | None:
 
 
 def extract_strict(text: str) -> str | None:
-    """The number directly behind the first `####`, in plain form, or None."""
-    line = _STRICT.search(text)
-    match = _NUMBER.match(line[1].strip()) if line else None
-    return _plain(match) if match else None
+    """The number directly behind the first `####` that has one, in plain form, or None.
+
+    A mark before a word is a heading, and is passed over, as the published graders do.
+    """
+    for line in _STRICT.finditer(text):
+        if match := _NUMBER.match(line[1].strip()):
+            return _plain(match)
+    return None
 
 
 def extract_flexible(text: str) -> str | None:
@@ -95,13 +103,17 @@ def compare(candidate: str, gold: str, seconds: float = SECONDS) -> bool | None:
     Returns:
         None where `math-verify` did not come to an end within `seconds`.
     """
-    if _bare(candidate) == _bare(gold):
+    bare, bare_gold = _bare(candidate), _bare(gold)
+    if bare == bare_gold:
         return True
-    return check(gold, candidate, seconds)
+    numerals = _NUMERAL.fullmatch(bare), _NUMERAL.fullmatch(bare_gold)
+    if numerals[0] and numerals[1]:  # math-verify does not look at the base
+        return numerals[0].groups() == numerals[1].groups()
+    return check(_without_percent(gold), _without_percent(candidate), seconds)
 
 
 def _plain(match: re.Match[str]) -> str:
-    whole, _, part = match["digits"].replace(",", "").partition(".")
+    whole, _, part = re.sub(_COMMA, "", match["digits"]).partition(".")
     digits = whole.lstrip("0") or "0"
     if part := part.rstrip("0"):
         digits = f"{digits}.{part}"
@@ -111,6 +123,13 @@ def _plain(match: re.Match[str]) -> str:
 
 def _bare(text: str) -> str:
     """The expression without what only changes its look."""
-    text = re.sub(r"\\(?:left|right|[,;:!]|displaystyle)(?![A-Za-z])|\\ |~|\s", "", text)
+    text = re.sub(r"\\(?:left|right|[,;:!]|displaystyle)(?![A-Za-z])|\\ |~", " ", text)
+    text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)  # but 1 2 is not 12
     text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\[dt]frac", r"\\frac", text).strip("$").rstrip(".")
+    text = re.sub(r"\\[dt]frac", r"\\frac", text).strip("$").rstrip(".")
+    return _without_percent(text)
+
+
+def _without_percent(text: str) -> str:
+    """MATH's golds write percentages with and without the sign; graders do not look at it."""
+    return re.sub(r"\s*\\?%\s*$", "", text)
