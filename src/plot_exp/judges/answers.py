@@ -106,6 +106,9 @@ def compare(candidate: str, gold: str, seconds: float = SECONDS) -> bool | None:
     bare, bare_gold = _bare(candidate), _bare(gold)
     if bare == bare_gold:
         return True
+    numbers = normalise_number(bare), normalise_number(bare_gold)
+    if numbers[0] is not None and numbers[1] is not None:  # math-verify rounds to six places
+        return numbers[0] == numbers[1]
     numerals = _NUMERAL.fullmatch(bare), _NUMERAL.fullmatch(bare_gold)
     if numerals[0] and numerals[1]:  # math-verify does not look at the base
         return numerals[0].groups() == numerals[1].groups()
