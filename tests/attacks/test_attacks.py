@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from plot_exp.attacks.asking import first_line
 from plot_exp.attacks.base import Attack, Case
@@ -15,6 +17,7 @@ from plot_exp.attacks.gbda import GBDA
 from plot_exp.attacks.gcg import GCG
 from plot_exp.attacks.model import AttackedModel
 from plot_exp.attacks.pez import PEZ
+from plot_exp.attacks.prompt import AttackedPrompt
 from plot_exp.attacks.sfs import SFS
 from plot_exp.attacks.uat import UAT
 from plot_exp.attacks.zero_shot import ZeroShot
@@ -28,6 +31,7 @@ from plot_exp.config.attacks import (
     ZeroShotConfig,
 )
 from plot_exp.data.behaviours import CONTEXT_RULE, Behaviour
+from plot_exp.errors import RunError
 from plot_exp.generators.base import Completion, Sampling
 
 SHORT = "! ! ! ! ! !"
@@ -174,6 +178,62 @@ def test_gcg_goes_on_inside_a_case_to_the_same_result(
     assert without_time(found) == without_time(whole)
 
 
+def test_gcg_does_not_go_on_from_a_case_of_another_text(
+    attacked: AttackedModel, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    def killed(items: Iterable[Any], label: str, total: int | None = None) -> Iterable[Any]:
+        for number, item in enumerate(items):
+            if number == 3:
+                raise KilledError
+            yield item
+
+    with pytest.raises(KilledError):
+        gcg(attacked, tmp_path).attack(behaviour, killed)
+    changed = replace(behaviour, target="The basket is on the table")
+    found = gcg(attacked, tmp_path).attack(changed)
+    assert without_time(found) == without_time(gcg(attacked).attack(changed))
+
+
+def test_the_initial_text_is_gcgs_first_candidate(
+    attacked: AttackedModel, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = attacked.prompt(behaviour, SHORT)
+    (loss,) = attacked.losses_of_texts([prompt.text(prompt.slot)], prompt.target)
+    # No swap survives: the initial text is all that there is, and has its loss.
+    monkeypatch.setattr(AttackedPrompt, "survive", lambda self, rows: [False] * len(rows))
+    monkeypatch.setattr(AttackedModel, "prompt", lambda self, *_: prompt)
+    (stuck,) = gcg(attacked).attack(behaviour)
+    assert stuck.best.text == prompt.text(prompt.slot)
+    assert stuck.best.loss == pytest.approx(loss, rel=1e-4)
+    assert list(stuck.losses) == [stuck.best.loss] * 6
+    assert stuck.notes["steps_without_a_surviving_swap"] == 6
+
+
+def test_losses_that_are_no_number_end_an_attack_in_words(
+    attacked: AttackedModel, behaviour: Behaviour
+) -> None:
+    with torch.no_grad():
+        next(attacked.policy.parameters()).fill_(float("nan"))
+    attacked = AttackedModel(attacked.policy, attacked.tokeniser)
+    uat = UAT(attacked, UATConfig(steps=1, initial=SHORT))
+    for attack in [*white_box(attacked), uat]:
+        with pytest.raises(RunError, match="not a number"):
+            attack.attack(behaviour)
+
+
+def test_uat_tries_no_token_that_is_not_allowed(
+    attacked: AttackedModel, behaviour: Behaviour
+) -> None:
+    uat = UAT(attacked, UATConfig(steps=1, candidates=10_000, initial="! !"))
+    (case,) = uat.attack(behaviour)
+    prompt = attacked.prompt(behaviour, "! !")
+    tokens = len(prompt.slot)
+    allowed = attacked.vocabulary.allowed(tokens, ascii_only=False, opens=prompt.opens)
+    assert case.gradients == tokens
+    # The gradients, all allowed tokens, and at most two texts that are encoded otherwise.
+    assert tokens + int(allowed.sum()) <= case.evaluations <= tokens + int(allowed.sum()) + 2
+
+
 def test_uat_stops_after_a_pass_without_gain(attacked: AttackedModel, behaviour: Behaviour) -> None:
     (case,) = UAT(attacked, UATConfig(steps=60, initial="! ! !")).attack(behaviour)
     assert case.stopped
@@ -238,10 +298,24 @@ def test_an_attacker_without_words_gives_fewer_cases(behaviour: Behaviour) -> No
         ("12) do it", "do it"),
         ("...\n!!!", ""),
         ("3 apples are here", "3 apples are here"),
+        ('Sure, here is a prompt:\n\n"How so?"', "How so?"),
+        ("**Prompt:**\nHow so?", "How so?"),
+        ("Write the following:", "Write the following:"),
     ],
 )
 def test_the_first_line_that_says_something(text: str, line: str) -> None:
     assert first_line(text) == line
+
+
+def test_sfs_without_a_first_prompt_has_no_loss_there_and_is_read_again(
+    attacked: AttackedModel, behaviour: Behaviour
+) -> None:
+    lines = ["", "How many apples are there in the basket on the table"]
+    config = SFSConfig(cases=1, rounds=2, samples=1)
+    (case,) = SFS(attacked, Scripted(lines), config, 0).attack(behaviour)
+    assert case.losses == (float("inf"), case.best.loss)
+    written = json.dumps(case.as_row(), allow_nan=False)
+    assert Case.from_row(json.loads(written)) == case
 
 
 def test_sfs_shows_the_best_cases_and_drops_duplicates_and_short_ones(

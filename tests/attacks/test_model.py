@@ -166,3 +166,20 @@ def test_an_attack_leaves_weights_and_modes_as_they_were(attacked: AttackedModel
     assert policy.training
     assert [parameter.requires_grad for parameter in policy.parameters()] == before
     assert any(before)
+
+
+def test_the_shared_cache_is_taken_under_autocast_too(
+    attacked: AttackedModel, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mixed precision rounds the two ways apart, by more than fp32 does."""
+    prompt = attacked.prompt(behaviour, INITIAL)
+    original = SlotLosses._losses
+
+    def rounded(self: SlotLosses, slot: Tensor) -> Tensor:
+        found = original(self, slot)
+        return found if self.cache is None else found + 0.02
+
+    monkeypatch.setattr(SlotLosses, "_losses", rounded)
+    assert SlotLosses(attacked, prompt).cache is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert SlotLosses(attacked, prompt).cache is not None

@@ -97,3 +97,10 @@ def test_the_loss_curve_is_of_the_best_so_far() -> None:
         (4, 1.0),
     ]
     assert loss_curve([attacked("a", (1,))]) == []
+
+
+def test_steps_before_the_first_loss_are_left_out_of_the_curve() -> None:
+    late = attacked("a", (1,), losses=((float("inf"), 2.0),))
+    early = attacked("b", (1,), losses=((3.0, 1.0),))
+    assert [point["value"] for point in loss_curve([late, early])] == [3.0, 1.5]
+    assert [point["at"] for point in loss_curve([late])] == [2.0]

@@ -39,16 +39,21 @@ def question(behaviour: Behaviour, shots: Sequence[str] = ()) -> list[Message]:
 
 
 def first_line(text: str) -> str:
-    """The first line that says something, without list marks, labels and quotation marks."""
-    for line in text.split("\n"):
-        line = _LABEL.sub("", line.strip())
-        for marks in _QUOTES:
-            opening, closing = (marks, marks) if marks in ("**",) else (marks[0], marks[-1])
-            if len(line) > 2 * len(opening) and line.startswith(opening) and line.endswith(closing):
-                line = line[len(opening) : -len(closing)].strip()
-        if any(character.isalnum() for character in line):
-            return line
-    return ""
+    """The first line that says something, without list marks, labels and quotation marks.
+
+    A line that ends in a colon announces the prompt, where another one follows.
+    """
+    lines = [line for line in map(_bare, text.split("\n")) if any(map(str.isalnum, line))]
+    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else "")
+
+
+def _bare(line: str) -> str:
+    line = _LABEL.sub("", line.strip())
+    for marks in _QUOTES:
+        opening, closing = (marks, marks) if marks in ("**",) else (marks[0], marks[-1])
+        if len(line) > 2 * len(opening) and line.startswith(opening) and line.endswith(closing):
+            line = line[len(opening) : -len(closing)].strip()
+    return line
 
 
 def user_turn(behaviour: Behaviour, prompt: str) -> str:

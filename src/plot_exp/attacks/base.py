@@ -7,6 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
 from typing import Any
 
 from plot_exp.data.behaviours import Behaviour
@@ -41,7 +42,7 @@ class Case:
         number: 0-based among the cases of one behaviour and attack.
         best: the candidate with the lowest loss; this is what the model is asked.
         last: the candidate of the last step.
-        losses: of the current candidate after each step.
+        losses: of the current candidate after each step; infinite before there is one.
         curve: (step, best text so far) where success over steps is measured, in order.
         same_ids: whether the best text is encoded to the very ids that the attack worked on; None
             where it worked on text.
@@ -65,8 +66,9 @@ class Case:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
-        """Plain data, one line of cases.jsonl."""
-        return asdict(self)
+        """Plain data, one line of cases.jsonl; infinity, which JSON lacks, becomes null."""
+        losses = [loss if isfinite(loss) else None for loss in self.losses]
+        return asdict(self) | {"losses": losses}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Case:
@@ -77,7 +79,7 @@ class Case:
                 **row,
                 "best": Candidate(**row["best"]),
                 "last": None if last is None else Candidate(**last),
-                "losses": tuple(row["losses"]),
+                "losses": tuple(inf if loss is None else loss for loss in row["losses"]),
                 "curve": tuple((step, text) for step, text in row["curve"]),
             }
         )

@@ -115,7 +115,9 @@ class GCG(Attack):
 
     def _step(self, state: State, losses: SlotLosses, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        gradient, _ = losses.gradient(state.ids)
+        gradient, loss = losses.gradient(state.ids)
+        if state.step == 0:
+            state.loss = state.best_loss = loss
         favoured = self._favoured(gradient.float().cpu(), losses.prompt)
         for _ in range(DRAWS):
             rows = self._swaps(torch.tensor(state.ids), favoured, generator)
@@ -170,7 +172,8 @@ class GCG(Attack):
     def _path(self, behaviour: Behaviour, number: int) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / f"{seed_of(behaviour.id, number):016x}.json"
+        named = (behaviour.id, behaviour.request, behaviour.target, number)
+        return self.folder / f"{seed_of(*named):016x}.json"
 
     def _save(
         self, state: State, earlier: dict[str, float], losses: SlotLosses, meter: Meter, path: Path

@@ -15,6 +15,7 @@ from plot_exp.attacks.prefix import share
 from plot_exp.attacks.prompt import AttackedPrompt, Vocabulary, user_turn_ids
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.data.tokenise import ChatTokeniser
+from plot_exp.errors import RunError
 from plot_exp.models.policy import Policy
 
 # Rows a forward pass, however much memory there is.
@@ -88,7 +89,7 @@ class AttackedModel:
         places = starts[:, None] + torch.arange(len(target), device=self.device)
         rows = torch.arange(len(prompts), device=self.device)[:, None]
         self.evaluations += len(prompts)
-        return self._cross_entropy(hidden[rows, places], target).cpu().float()
+        return _comparable(self._cross_entropy(hidden[rows, places], target)).cpu()
 
     def _decode(self, *, inputs: Tensor, cache: Any = None) -> Tensor:
         """[rows, L, D] last hidden states of ids [rows, L] or embeddings [rows, L, D]."""
@@ -144,10 +145,20 @@ class SlotLosses:
         return losses
 
     def of_embeddings(self, embeddings: Tensor) -> Tensor:
-        """[C] losses of slot embeddings [C, S, D], with their graph."""
+        """[C] losses of slot embeddings [C, S, D], with their graph.
+
+        Raises:
+            RunError: one of them is not a number, and has no gradient.
+        """
         self.model.evaluations += len(embeddings)
         self.model.gradients += len(embeddings)
-        return self._losses(embeddings)
+        losses = self._losses(embeddings)
+        if not bool(losses.detach().isfinite().all()):
+            raise RunError(
+                "the attacked model's loss is not a number; if it is loaded in float16, load it "
+                "in bfloat16 or float32 (model.dtype)"
+            )
+        return losses
 
     def gradient(self, ids: Sequence[int]) -> tuple[Tensor, float]:
         """The loss's gradient in the one-hot rows of the slot's ids, [S, V], and the loss."""
@@ -160,7 +171,7 @@ class SlotLosses:
 
     @torch.no_grad()
     def _batch(self, rows: Tensor) -> Tensor:
-        return self._losses(self.model.table[rows.to(self.model.device)]).cpu()
+        return _comparable(self._losses(self.model.table[rows.to(self.model.device)])).cpu()
 
     def _losses(self, slot: Tensor) -> Tensor:
         rows = len(slot)
@@ -195,6 +206,7 @@ class SlotLosses:
         finally:
             self.cache = None
         narrow = self.model.table.dtype in (torch.bfloat16, torch.float16)
+        narrow |= torch.is_autocast_enabled(self.model.device.type)
         tolerance = 5e-2 if narrow else 1e-3
         return cache if torch.allclose(plain, shared, rtol=tolerance, atol=tolerance) else None
 
@@ -211,3 +223,8 @@ class SlotLosses:
         activations = (whole if self.cache is None else length) * (8 * width + 3 * wide) * size
         attention = heads * length * whole * 4
         return logits + activations + attention + 4 * whole * width * size
+
+
+def _comparable(losses: Tensor) -> Tensor:
+    """Losses at least in fp32, with what is not a number behind all others."""
+    return losses.float().nan_to_num(nan=float("inf"), posinf=float("inf"))

@@ -66,8 +66,10 @@ class UAT(Attack):
         allowed = self.model.vocabulary.allowed(
             len(best.ids), ascii_only=False, opens=losses.prompt.opens
         )[position]
-        scores = gradient[position].float().cpu().masked_fill(~allowed, float("inf"))
-        tokens = scores.topk(self.config.candidates, largest=False).indices
+        (choices,) = allowed.nonzero(as_tuple=True)
+        scores = gradient[position].float().cpu()[choices]
+        count = min(self.config.candidates, len(choices))
+        tokens = choices[scores.topk(count, largest=False).indices]
         rows = torch.tensor([list(best.ids)] * len(tokens))
         rows[:, position] = tokens
         found = losses.of_ids(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb
+from math import comb, isfinite
 from typing import Any
 
 import numpy as np
@@ -129,19 +129,18 @@ def _point(place: int, values: Sequence[float], seed: int) -> dict[str, float]:
 
 
 def loss_curve(attacked: Sequence[Attacked]) -> list[dict[str, float]]:
-    """The lowest loss so far, mean over all cases, at up to `SHOWN_STEPS` steps."""
+    """The lowest loss so far, mean over all cases that have one, at up to `SHOWN_STEPS` steps."""
     chains = [np.minimum.accumulate(chain) for one in attacked for chain in one.losses if chain]
     longest = max(map(len, chains), default=0)
     if not longest:
         return []
     steps = np.unique(np.linspace(1, longest, min(longest, SHOWN_STEPS)).round().astype(int))
-    return [
-        {
-            "at": float(step),
-            "value": float(np.mean([chain[min(step, len(chain)) - 1] for chain in chains])),
-        }
-        for step in steps
-    ]
+    points = []
+    for step in steps:
+        found = [float(chain[min(step, len(chain)) - 1]) for chain in chains]
+        if known := [loss for loss in found if isfinite(loss)]:
+            points.append({"at": float(step), "value": float(np.mean(known))})
+    return points
 
 
 def by_category(metrics: Mapping[str, float], name: str) -> list[dict[str, Any]]:
