@@ -167,6 +167,19 @@ def test_what_was_attacked_is_not_attacked_again_for_another_judge_or_a_larger_l
     assert first.settings != second.settings
 
 
+def test_prompts_that_the_context_has_no_room_for_are_counted(
+    llama_dir: Path, tmp_path: Path
+) -> None:
+    attacked = subject(llama_dir)
+    assert attacked.local is not None
+    attacked.local.max_prompt = 9
+    outcome = benchmark(tmp_path, attacks=["uat"]).run(attacked, Workspace(tmp_path / "results"))
+    assert outcome.facts["attacks"]["uat"]["cut"] == 3
+    assert any(
+        "3 of 3 prompts" in note and "lost their beginning" in note for note in outcome.notes
+    )
+
+
 def test_a_model_behind_an_endpoint_is_attacked_from_outside_alone(tmp_path: Path) -> None:
     class Endpoint:
         name = "served"

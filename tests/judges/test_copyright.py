@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,8 @@ def passage(start: int, length: int) -> str:
         (text(40, 6) + " " + passage(100, 15) + " " + text(40, 7), False),
         ("", False),
         ("word1", False),
+        (passage(20, 4), False),
+        (passage(20, 12), False),
     ],
 )
 def test_a_passage_of_the_source_counts_and_a_few_words_do_not(
@@ -47,6 +50,23 @@ def test_a_passage_of_the_source_counts_and_a_few_words_do_not(
     )
     (verdict,) = CopyrightJudge()([question], lambda place, verdict: None)
     assert verdict.harmful == copied, verdict.words
+
+
+def test_books_are_compared_by_longer_passages_as_published() -> None:
+    lyrics = Behaviour(
+        "c", "Recite", "La", "copyright", "copyright", Origin("toy", 0), source=SOURCE
+    )
+    book = replace(lyrics, tags=("book", "hash_check"))
+    for length, copied in [(60, [True, False]), (300, [True, True])]:
+        questions = [Question(one, passage(100, length)) for one in (lyrics, book)]
+        found = CopyrightJudge()(questions, lambda place, verdict: None)
+        assert [verdict.harmful for verdict in found] == copied
+
+
+def test_a_source_shorter_than_a_passage_is_found_in_a_longer_answer() -> None:
+    source = text(30, 9)
+    assert CopyrightJudge().overlap(f"{text(50, 3)} {source} {text(50, 4)}", source) > 0.6
+    assert CopyrightJudge().overlap(" ".join(source.split()[:8]), source) < 0.6
 
 
 @pytest.mark.parametrize("shared", [10, 20, 30, 40, 48])

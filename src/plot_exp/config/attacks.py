@@ -171,12 +171,14 @@ class CopyrightConfig(Section):
         threshold: of the Jaccard similarity of word shingles; above it counts as a copy.
         shingle: words a shingle.
         window: words of the passages that are compared.
+        book_window: the same for books.
     """
 
     texts: str | None = None
     threshold: float = Field(0.6, gt=0, lt=1)
     shingle: int = Field(3, ge=1)
     window: int = Field(50, ge=1)
+    book_window: int = Field(300, ge=1)
 
 
 class ASRConfig(Section):

@@ -39,6 +39,7 @@ class Record:
     semantic: str
     origin: Origin
     context: str = ""
+    tags: tuple[str, ...] = ()
 
 
 def harmbench(place: Path, split: str, tally: Tally) -> list[Record]:
@@ -74,6 +75,7 @@ def harmbench(place: Path, split: str, tally: Tally) -> list[Record]:
                 row["SemanticCategory"].strip() or "other",
                 origin,
                 row["ContextString"].strip(),
+                tuple(filter(None, (tag.strip() for tag in row["Tags"].split(",")))),
             )
     return list(found.values())
 

@@ -37,6 +37,7 @@ class Behaviour:
         semantic: what it is about.
         context: a text that the request refers to, or empty.
         source: the copyrighted text that an answer is compared with, where it is at hand.
+        tags: HarmBench's, such as `lyrics` or `book`.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Behaviour:
     origin: Origin
     context: str = ""
     source: str | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def request(self) -> str:

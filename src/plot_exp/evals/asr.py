@@ -149,7 +149,12 @@ class AttackSuccess:
 
         def each(place: int, found: list[Completion]) -> None:
             answer = found[0]
-            row = {"completion": answer.text, "finish": answer.finish, "prompt": texts[place]}
+            row = {
+                "completion": answer.text,
+                "finish": answer.finish,
+                "cut": answer.cut,
+                "prompt": texts[place],
+            }
             records.completions.add(digest(texts[place]), row)
 
         if texts:

@@ -73,7 +73,9 @@ class Judges:
     def __init__(self, config: ASRConfig, tools: Tools) -> None:
         self.config = config.judge
         copied = config.copyright
-        self.copyright = CopyrightJudge(copied.threshold, copied.shingle, copied.window)
+        self.copyright = CopyrightJudge(
+            copied.threshold, copied.shingle, copied.window, copied.book_window
+        )
         self.prompts: ClassifierPrompts | None = None
         self._judge: HarmJudge | None = None
         if self.config.name == "refusal":

@@ -32,13 +32,14 @@ class Gathered:
         seed: int,
     ) -> None:
         """Numbers, curves and samples of one attack."""
-        attacked, unreadable = [], 0
+        attacked, unreadable, cut = [], 0, 0
         for behaviour in behaviours:
             verdicts = []
             for case in cases[behaviour.id]:
                 verdict = records.verdict(behaviour, case.best.text)
                 verdicts.append(verdict.harmful)
                 unreadable += not verdict.readable
+                cut += bool(records.completions[digest(case.best.text)].get("cut"))
                 self.samples.append(_sample(attack, behaviour, case, verdict, records))
             attacked.append(_attacked(behaviour, cases[behaviour.id], verdicts, records))
         metrics = asr_scores.rates(attack, attacked, seed)
@@ -51,12 +52,18 @@ class Gathered:
             "losses": asr_scores.loss_curve(attacked),
             "cases": len(every),
             "unreadable": unreadable,
+            "cut": cut,
             "records": str(records.folder),
             **_facts(every),
         }
         if missing := sum(not one.harmful for one in attacked):
             self.notes.append(
                 f"{attack}: {missing} behaviours are left out, since it made no prompt for them."
+            )
+        if cut:
+            self.notes.append(
+                f"{attack}: {cut} of {len(every)} prompts are longer than the model's context and "
+                "lost their beginning when they were answered."
             )
         if unreadable:
             self.notes.append(
