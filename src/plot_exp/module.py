@@ -20,7 +20,7 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
 from plot_exp.training.coupling import Outcome, accumulate
-from plot_exp.training.finite import FiniteWatch
+from plot_exp.training.finite import FiniteWatch, at_fault
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import (
     Throughput,
@@ -292,13 +292,3 @@ class PreferenceModule(pl.LightningModule):
             self.shares[name].restore(state)
         if checkpoint["carried"] is not None:
             self.carried = [Part.from_tensors(part) for part in checkpoint["carried"]]
-
-
-def at_fault(step: int, fault: str, every_step: bool) -> str:
-    """The sentence that a run ends with whose numbers are not finite."""
-    kept = "no step could be taken" if every_step else "the weights are as before the step"
-    return (
-        f"step {step}: the loss or its gradient is not finite ({fault}); {kept}. "
-        "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
-        "leave such steps out with trainer.on_nonfinite=skip"
-    )

@@ -20,7 +20,17 @@ WORKER = Path(__file__).parents[1] / "process_worker.py"
 # The microbatches of rank 0, then those of rank 1.
 JOBS: list[dict[str, Any]] = [
     {"loss": loss, "sizes": sizes, "mode": "exact", "dropout": 0.0}
-    for loss in ("dpo", "sft", "aot", "pro", "dpo+plot", "aot+plot", "deft+kl", "kto", "tdpo+otpo+emo")
+    for loss in (
+        "dpo",
+        "sft",
+        "aot",
+        "pro",
+        "dpo+plot",
+        "aot+plot",
+        "deft+kl",
+        "kto",
+        "tdpo+otpo+emo",
+    )
     for sizes in ([[3], [3]], [[2, 2], [2]])
 ]
 JOBS += [

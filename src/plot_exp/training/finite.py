@@ -90,3 +90,13 @@ class FiniteWatch:
             f"every loss term and its gradient in the log-probabilities is finite, but the "
             f"gradient in the weights has norm {norm:g}"
         )
+
+
+def at_fault(step: int, fault: str, every_step: bool) -> str:
+    """The sentence that a run ends with whose numbers are not finite."""
+    kept = "no step could be taken" if every_step else "the weights are as before the step"
+    return (
+        f"step {step}: the loss or its gradient is not finite ({fault}); {kept}. "
+        "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
+        "leave such steps out with trainer.on_nonfinite=skip"
+    )
