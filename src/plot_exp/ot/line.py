@@ -109,7 +109,10 @@ def value_and_potential(
     Returns:
         The values [rows], and the gradient at the tokens of `line.order` [rows, M] or None.
     """
-    excess = difference.index_select(-1, line.order)[:, :-1].cumsum(-1)
+    # On a CPU `gather` and `scatter` along the last dimension are 20 times as fast as their
+    # `index_` counterparts; the order holds every token once, so that sums stay deterministic.
+    places = line.order.expand(len(difference), -1)
+    excess = difference.gather(-1, places)[:, :-1].cumsum(-1)
     value = excess.abs() @ line.gaps
     if not potential:
         return value, None
@@ -161,7 +164,8 @@ def _reduce(
         if reduction == "mean":
             values += value / len(lines)
             if gradient is not None and potential is not None:
-                gradient.index_add_(-1, line.order, potential, alpha=1 / len(lines))
+                places = line.order.expand(len(gradient), -1)
+                gradient.scatter_add_(-1, places, potential.div_(len(lines)))
             continue
         higher = value > values
         values = torch.where(higher, value, values)
