@@ -38,7 +38,8 @@ class DatasetConfig(Section):
         limit: at most so many training examples, drawn by `split_seed`; null for all.
         validation_fraction: the share cut off for validation where only one split is at hand.
         max_length: tokens of prompt and response together, the end token included.
-        remove_overlap: leave out training prompts that also stand in validation.
+        remove_overlap: leave out training prompts that also stand in validation, or that the
+            benchmarks of `eval` ask.
         rejected: where rejected responses come from for data that have none.
         size: examples to generate (`demo` only).
         sources: the datasets of a `mix`, each with its own section and a weight.

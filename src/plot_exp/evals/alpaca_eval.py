@@ -41,19 +41,30 @@ def build(settings: AlpacaEvalConfig, tools: Tools) -> AlpacaEval | PublishedAnn
     if settings.annotations is not None:
         annotations = read_annotations(Path(settings.annotations).expanduser())
         return PublishedAnnotations(annotations, open_tables(settings.path, required=False)[0])
-    tables, baseline = open_tables(settings.path)
+    tables, baseline = read(settings)
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
     prompt = own_prompt(settings.labels)
     if settings.prompt is not None:
         prompt = read_prompt(Path(settings.prompt).expanduser(), settings.labels)
     return AlpacaEval(
-        spread(baseline, lambda output: output.dataset, settings.limit),
+        baseline,
         tables,
         tools.open_judge(settings.judge, "AlpacaEval"),
         prompt,
         sampling,
         settings.judge_tokens,
     )
+
+
+def read(settings: AlpacaEvalConfig) -> tuple[Tables, list[Output]]:
+    """The tables of the length control, and the baseline's outputs to what is asked.
+
+    Raises:
+        CannotRunError: there are no data.
+        UserError: a file cannot be used.
+    """
+    tables, baseline = open_tables(settings.path)
+    return tables, spread(baseline, lambda output: output.dataset, settings.limit)
 
 
 @dataclass(frozen=True)

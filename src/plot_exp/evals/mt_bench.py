@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from plot_exp.config.benchmarks import MTBenchConfig
@@ -28,19 +29,30 @@ def build(settings: MTBenchConfig, tools: Tools) -> MTBench:
         CannotRunError: neither data nor a judge are there.
         UserError: a file cannot be used, or a category is unknown.
     """
+    questions, folder = read(settings)
+    return MTBench(
+        questions,
+        SingleAnswerPrompts(folder / "judge_prompts.jsonl"),
+        tools.open_judge(settings.judge, "MT-Bench"),
+        settings.max_new_tokens,
+        settings.judge_tokens,
+    )
+
+
+def read(settings: MTBenchConfig) -> tuple[list[Question], Path]:
+    """The questions that are asked, and the folder they come from.
+
+    Raises:
+        CannotRunError: there are no data.
+        UserError: a file cannot be used, or a category is unknown.
+    """
     folder = find_folder(settings.path, FOLDER, "eval.mt_bench.path", "MT-Bench")
     questions = read_questions(
         folder / "question.jsonl", folder / "reference_answer" / "gpt-4.jsonl"
     )
     if settings.categories is not None:
         questions = _of(settings.categories, questions)
-    return MTBench(
-        spread(questions, lambda question: question.category, settings.limit),
-        SingleAnswerPrompts(folder / "judge_prompts.jsonl"),
-        tools.open_judge(settings.judge, "MT-Bench"),
-        settings.max_new_tokens,
-        settings.judge_tokens,
-    )
+    return spread(questions, lambda question: question.category, settings.limit), folder
 
 
 def _of(categories: Sequence[str], questions: Sequence[Question]) -> list[Question]:

@@ -42,9 +42,9 @@ def build(settings: RewardConfig, tools: Tools) -> RewardBenchmark:
         UserError: a file cannot be used.
     """
     tally = Tally("HH-RLHF test")
-    pairs = read_pairs(settings.path, settings.subset, tally)
+    examples, pairs = read_examples(settings, tally)
     return RewardBenchmark(
-        spread(pairs, lambda pair: pair.category, settings.limit, SEED),
+        examples,
         spread(pairs, lambda pair: pair.category, settings.agreement, SEED + 1),
         partial(_open_judge, settings),
         settings.model,
@@ -52,6 +52,18 @@ def build(settings: RewardConfig, tools: Tools) -> RewardBenchmark:
         Sampling(settings.temperature, settings.top_p, settings.max_new_tokens),
         _left_out(tally),
     )
+
+
+def read_examples(
+    settings: RewardConfig, tally: Tally | None = None
+) -> tuple[list[PreferenceExample], list[PreferenceExample]]:
+    """The examples whose prompts are answered, and all pairs that they are chosen from.
+
+    Raises:
+        UserError: a file cannot be used.
+    """
+    pairs = read_pairs(settings.path, settings.subset, tally or Tally("HH-RLHF test"))
+    return spread(pairs, lambda pair: pair.category, settings.limit, SEED), pairs
 
 
 def _left_out(tally: Tally) -> tuple[str, ...]:

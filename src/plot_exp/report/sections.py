@@ -160,6 +160,23 @@ def _tally_rows(tally: dict[str, Any]) -> list[list[str]]:
 
 
 def _overlap(overlap: dict[str, Any]) -> str:
+    return "\n\n".join([_with_validation(overlap), *_with_benchmarks(overlap)])
+
+
+def _with_benchmarks(overlap: dict[str, Any]) -> list[str]:
+    found = overlap.get("benchmarks") or {}
+    counts = ", ".join(f"{one['examples']} by {escape(name)}" for name, one in found.items())
+    if not any(one["examples"] for one in found.values()):
+        return [f"None is asked by the run's benchmarks ({counts})."] if found else []
+    end = (
+        "were left out"
+        if overlap.get("removed")
+        else "**were trained on** (`dataset.remove_overlap=true` leaves them out)"
+    )
+    return [f"Training examples whose prompt a benchmark asks too: {counts}; they {end}."]
+
+
+def _with_validation(overlap: dict[str, Any]) -> str:
     shared, training = overlap.get("prompts", 0), overlap.get("training")
     out_of = f"{shared} of {training}" if training is not None else f"{shared}"
     if not shared:

@@ -29,6 +29,7 @@ from plot_exp.tracking.wandb_log import WandbLog
 from plot_exp.workflows.benchmarks import Measured, Opened, chosen, measure, open_benchmarks
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.device import autocast, device_of
+from plot_exp.workflows.leakage import Leakage
 from plot_exp.workflows.measure import Measurer, write_measured
 from plot_exp.workflows.models import Start, open_saved, open_start
 from plot_exp.workflows.outcomes import publish, read_metrics, without, write_outcomes
@@ -109,7 +110,7 @@ class Evaluation:
         if not (self.config.eval.preferences or self.config.eval.generations):
             return {}
         trained = self.trained
-        prepared = prepare(trained, self.bar)
+        prepared = prepare(trained, self.bar, Leakage.of_run(self.folder))
         reference = open_reference(trained, prepared.start)
         if isinstance(reference, Policy):
             prepared.choose_layout(trained, reference)
@@ -196,7 +197,8 @@ class Evaluation:
     def split(self) -> Split:
         """The data of the run, or of `dataset`; without sampled rejections, which take a model."""
         dataset = without_sampling(self.trained.dataset)
-        return sources.read(dataset, [], cache_dir=Path(self.trained.cache_dir).expanduser())
+        split = sources.read(dataset, [], cache_dir=Path(self.trained.cache_dir).expanduser())
+        return Leakage.of_run(self.folder).apart(split)
 
 
 def _of_run(config: Config, folder: Path) -> Config:

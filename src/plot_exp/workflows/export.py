@@ -17,6 +17,7 @@ from plot_exp.models.adapters import has_adapter, merge, save_adapter
 from plot_exp.models.policy import Policy, load_trained
 from plot_exp.progress import choose
 from plot_exp.workflows.engine import last_checkpoint
+from plot_exp.workflows.leakage import Leakage
 from plot_exp.workflows.prepare import prepare
 
 
@@ -81,7 +82,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     if checkpoint is None:
         raise UserError(f"run={source}: there is no checkpoint that can be read; train it first")
     trained = load(source / "config.yaml")
-    start = prepare(trained, choose(config.trainer.progress)).start
+    start = prepare(trained, choose(config.trainer.progress), Leakage.of_run(source)).start
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     weights = {
         key.removeprefix("policy."): value

@@ -26,6 +26,7 @@ from plot_exp.models.load import load_model, load_tokenizer
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar, quiet_libraries
 from plot_exp.workflows.layouts import choose_layout
+from plot_exp.workflows.leakage import Leakage
 from plot_exp.workflows.models import Start, open_start
 
 
@@ -69,14 +70,18 @@ class Prepared:
         self.layout = choose_layout(config.trainer, [self.start.policy, *others], longest)
 
 
-def prepare(config: Config, bar: Bar) -> Prepared:
+def prepare(config: Config, bar: Bar, leakage: Leakage | None = None) -> Prepared:
     """Reads the data, opens the policy's start and tokenises.
+
+    Args:
+        leakage: prompts that are kept apart from training; None asks the benchmarks of `eval`.
 
     Raises:
         UserError: the data or the model cannot be used, or a term lacks what it needs.
     """
     quiet_libraries()
-    split, tallies, start = _read(config, bar)
+    leakage = Leakage.of(config) if leakage is None else leakage
+    split, tallies, start, leaked = _read(config, bar, leakage)
     if not split.train:
         raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
     _require_what_terms_need(config, split)
@@ -89,6 +94,7 @@ def prepare(config: Config, bar: Bar) -> Prepared:
             "prompts": shared,
             "removed": config.dataset.remove_overlap,
             "training": len(split.train),
+            **leaked,
         },
         "train": len(train),
         "validation": len(validation),
@@ -99,15 +105,19 @@ def prepare(config: Config, bar: Bar) -> Prepared:
     return prepared
 
 
-def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
+def _read(
+    config: Config, bar: Bar, leakage: Leakage
+) -> tuple[Split, list[Tally], Start, dict[str, Any]]:
     """Reads the sources; where rejected responses are sampled, the policy's start comes first."""
     cache_dir = Path(config.cache_dir).expanduser()
     dataset = config.dataset
     if not sources.needs_model(dataset):
         tallies: list[Tally] = []
         split = sources.read(dataset, tallies, cache_dir=cache_dir)
-        return split, tallies, open_start(config, split.train, bar)
-    gold = sources.read(without_sampling(dataset), [], cache_dir=cache_dir)
+        facts = leakage.facts(split.train)
+        split = leakage.apart(split, tallies)
+        return split, tallies, open_start(config, split.train, bar), facts
+    gold = leakage.apart(sources.read(without_sampling(dataset), [], cache_dir=cache_dir))
     start = open_start(config, gold.train, bar)
     named = dataset.sampled.model
     tallies = []
@@ -120,7 +130,7 @@ def _read(config: Config, bar: Bar) -> tuple[Split, list[Tally], Start]:
             named or start.origin, None if named else config.model.revision
         ),
     )
-    return split, tallies, start
+    return leakage.apart(split, tallies), tallies, start, leakage.facts(split.train)
 
 
 def without_sampling(dataset: DatasetConfig) -> DatasetConfig:
