@@ -107,6 +107,8 @@ def test_the_last_balanced_box_counts(text: str, content: str | None) -> None:
         ("25.0", r"25\%", True),
         (r"26\%", r"25\%", False),
         ("1 2", "12", False),
+        (r"15\mbox{ cm}^3", r"15\mbox{ cm}^2", False),
+        (r"15\text{ cm}^{2}", r"15\mbox{ cm}^2", True),
         (".0000673", ".0000672", False),
         ("0.50", ".5", True),
         (r"10,\!000", "10000", True),

@@ -16,6 +16,8 @@ _NUMBER = re.compile(
 _STRICT = re.compile(r"####[^\S\n]*(.*)")
 # A number in another base, such as 2516_8.
 _NUMERAL = re.compile(r"([0-9A-Z]+)_\{?([0-9]+)\}?")
+# The power of a unit at the end, as in 15\mbox{ cm}^2.
+_UNIT_POWER = re.compile(r"\\(?:text|mbox|mathrm|textrm)\{[^{}]*\}\s*\^\{?([0-9])\}?$")
 _BOXES = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 
 
@@ -112,6 +114,9 @@ def compare(candidate: str, gold: str, seconds: float = SECONDS) -> bool | None:
     numerals = _NUMERAL.fullmatch(bare), _NUMERAL.fullmatch(bare_gold)
     if numerals[0] and numerals[1]:  # math-verify does not look at the base
         return numerals[0].groups() == numerals[1].groups()
+    powers = _UNIT_POWER.search(candidate.strip()), _UNIT_POWER.search(gold.strip())
+    if powers[0] and powers[1] and powers[0][1] != powers[1][1]:  # nor at the power of a unit
+        return False
     return check(_without_percent(gold), _without_percent(candidate), seconds)
 
 
