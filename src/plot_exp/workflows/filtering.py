@@ -11,7 +11,7 @@ from plot_exp.losses.context import Context
 from plot_exp.losses.deft import distribution_reward, signed_difference
 from plot_exp.losses.distribution import sides
 from plot_exp.models.reference import Reference
-from plot_exp.ops.scores import Request
+from plot_exp.ops.scores import Request, Side
 from plot_exp.progress import Bar
 from plot_exp.workflows.prepare import Prepared
 
@@ -63,7 +63,11 @@ def example_rewards(
         batch = batch.to(reference.device)
         scores, responses = reference(batch, request), batch.responses
         reward = torch.zeros(len(responses.length), dtype=torch.float64, device=reference.device)
-        for side, mask in (("chosen", responses.chosen), ("rejected", responses.rejected)):
+        masks: dict[Side, torch.Tensor] = {
+            "chosen": responses.chosen,
+            "rejected": responses.rejected,
+        }
+        for side, mask in masks.items():
             total = scores.distributions[(side, "log_response")].double()
             reward[mask] = distribution_reward(total / responses.length[mask, None], signed)
         for place, item in enumerate(batch.sources):
