@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -225,10 +224,8 @@ def _typed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("argument", ["--help", "loss=dpo+plto", "trainer.max_steps=0", "seed=0,1"])
-def test_an_answer_comes_at_once(argument: str, tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_a_mistake_and_help_leave_nothing_behind(argument: str, tmp_path: Path) -> None:
     done = _typed(argument, cwd=tmp_path)
-    assert time.monotonic() - began < 2
     assert done.returncode == (0 if argument == "--help" else 2)
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

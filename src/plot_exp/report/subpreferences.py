@@ -274,5 +274,5 @@ def _absent(columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
     together: dict[tuple[str, str], list[str]] = {}
     for (why, title), names in missing.items():
         together.setdefault((why, ", ".join(names)), []).append(title)
-    for (why, names), titles in together.items():
-        yield f"{names} ({', '.join(titles)})", why.rstrip(".")
+    for (why, shared), titles in together.items():
+        yield f"{shared} ({', '.join(titles)})", why.rstrip(".")
