@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# One test process a core; a file's tests stay together, since they share what they set up.
+WORKERS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick lint format types clean
@@ -21,10 +23,10 @@ demo: $(VENV)/.installed ## train the default experiment and show what changed
 	$(BIN)/python -m plot_exp $(ARGS)
 
 test: $(VENV)/.installed ## every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-quick: $(VENV)/.installed ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## style and format, changing nothing
 	$(BIN)/ruff check src tests benchmarks experiments notebooks

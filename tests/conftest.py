@@ -31,6 +31,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 # Small tensors gain nothing from threads, and several test processes may share the machine.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = [
     "Please tell me how many apples there are in the basket on the table.",
