@@ -17,7 +17,7 @@ import invariance_runs
 from invariance_runs import LOSSES, STEPS, command, losses, run_command, write_data
 
 # Of losses between about 0.3 and 5: rounding that 50 steps carry on, and its mean over the steps.
-ABSOLUTE, MEAN_DRIFT = 1e-4, 2e-5
+ABSOLUTE, MEAN_DRIFT = 2e-5, 2e-6
 
 FORMS = {
     "shared": ["trainer.layout=shared"],
@@ -79,7 +79,7 @@ def test_dropout_falls_on_the_same_tokens_in_every_layout(run: Runs) -> None:
     expected = run("dpo+plot", "dropout", [dropout])
     packed = ["trainer.layout=packed", "trainer.microbatch_size=4", dropout]
     assert_same(run("dpo+plot", "dropout_packed", packed), expected)
-    assert max(abs(a - b) for a, b in zip(expected, run("dpo+plot"), strict=True)) > 100 * ABSOLUTE
+    assert max(abs(a - b) for a, b in zip(expected, run("dpo+plot"), strict=True)) > 500 * ABSOLUTE
 
 
 @pytest.mark.slow
