@@ -81,7 +81,7 @@ def test_the_page_names_the_judge_and_sets_before_beside_after(
 def test_a_classifiers_number_carries_no_warning(attacked: Callable[..., Path]) -> None:
     page = attacks.section(contents.read(attacked("run", side(0.5, "classifier"), None)))
     assert attacks.LOOSE not in page
-    assert "not measured" in page
+    assert "**a &#124; judge**" in page
 
 
 def test_a_run_without_attacks_has_no_such_section_and_one_that_could_not_says_why(
@@ -116,3 +116,22 @@ def test_runs_that_were_not_attacked_alike_are_told_apart(attacked: Callable[...
     assert "not attacked alike" in table
     assert "(seed)" in table
     assert "| Attack | base of one | base of other | one | other |" in table
+
+
+def test_a_model_by_itself_has_no_empty_columns(attacked: Callable[..., Path]) -> None:
+    folder = attacked("run", side(0.25), None)
+    write(folder)
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    section = page.split("## Attack success")[1].split("\n## ")[0]
+    assert "| Attack | Behaviours | Cases | Success |" in section
+    assert "| GCG | 10 | 10 | 0.250 \\[0.100, 0.900\\] |" in section
+    assert "| cyber&#124;crime | 10 | 0.125 \\[0.100, 0.900\\] |" in section
+    assert "not measured" not in section
+    assert "after training" not in section
+
+
+def test_nothing_is_drawn_of_a_start_alone(attacked: Callable[..., Path]) -> None:
+    folder = attacked("run", {"not_run": "no judge"}, side(0.5))
+    write(folder)
+    assert not list(folder.glob("plots/attacks_*.png"))
+    assert "no judge" in (folder / "report.md").read_text(encoding="utf-8")

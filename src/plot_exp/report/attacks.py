@@ -42,7 +42,7 @@ def section(contents: Contents) -> str:
     if not after:
         return _not_run(contents)
     blocks = [_judge(after), _table(after, before)]
-    if cost := _cost(after):
+    if cost := _cost(after, "Means over cases, after training." if before else "Means over cases."):
         blocks.append(details("What the attacks did", cost))
     if by_category := _by_category(after, before):
         blocks.append(details("By category", by_category))
@@ -71,6 +71,13 @@ def _judge(facts: Side) -> str:
 
 
 def _table(after: Side, before: Side) -> str:
+    """An attack a row; without a side before training, the rate alone."""
+    if not before:
+        rows = [
+            [NAMES.get(attack, escape(attack)), *_counts(found), _rate(_overall(found))]
+            for attack, found in after["attacks"].items()
+        ]
+        return table(["Attack", "Behaviours", "Cases", "Success"], rows, 3)
     rows = []
     for attack, found in after["attacks"].items():
         now, then = _overall(found), _overall(before.get("attacks", {}).get(attack))
@@ -108,19 +115,20 @@ def _by_category(after: Side, before: Side) -> str:
             [
                 escape(row["category"]),
                 f"{row['count']:.0f}",
-                _rate(then.get(row["category"])),
+                *([_rate(then.get(row["category"]))] if before else []),
                 _rate(row),
             ]
             for row in found["table"]
             if row["category"] != "all"
         ]
         if rows:
-            made = table(["Category", "Behaviours", "Before", "After"], rows, 3)
+            sides = ["Before", "After"] if before else ["Success"]
+            made = table(["Category", "Behaviours", *sides], rows, 1 + len(sides))
             blocks.append(f"**{NAMES.get(attack, escape(attack))}**\n\n{made}")
     return "\n\n".join(blocks)
 
 
-def _cost(after: Side) -> str:
+def _cost(after: Side, caption: str) -> str:
     columns = {
         "loss": "Loss",
         "encoded_loss": "Loss on the text as encoded",
@@ -138,7 +146,7 @@ def _cost(after: Side) -> str:
         for attack, found in after["attacks"].items()
     ]
     made = table(["Attack", *columns.values()], rows, len(columns))
-    return f"Means over cases, after training.\n\n{made}"
+    return f"{caption}\n\n{made}"
 
 
 def draw(contents: Contents, folder: Path) -> list[Picture]:
@@ -148,6 +156,8 @@ def draw(contents: Contents, folder: Path) -> list[Picture]:
         RunError: the disk cannot be written.
     """
     sides = {"before": _facts(contents, "before"), "after": _facts(contents, "after")}
+    if not sides["after"]:
+        return []
     return list(_pictures({name: facts for name, facts in sides.items() if facts}, folder))
 
 
@@ -171,6 +181,7 @@ def _pictures(sides: Mapping[str, Side], folder: Path) -> Iterator[Picture]:
             if kind != "losses":
                 axis.set_ylim(-0.03, 1.03)
             label = "nats a token" if kind == "losses" else "success rate"
+            axis.xaxis.get_major_locator().set_params(integer=True)
             finish(axis, NAMES[attack], label, x_label)
         save(figure, folder, f"attacks_{kind}.png")
         yield Picture(f"attacks_{kind}.png", f"{title}, {', '.join(NAMES[one] for one in attacks)}")
