@@ -213,6 +213,17 @@ def test_the_classifier_runs_as_a_local_model(
     assert outcome.facts["judge"] == str(qwen_dir)
 
 
+def test_other_words_in_the_classifiers_prompts_are_another_benchmark(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.json"
+    judge = {"name": "classifier", "model": str(tmp_path), "prompts": str(file)}
+    found = []
+    for text in ("{behavior} {generation}", "Is it so? {behavior} {generation}"):
+        prompts = {"standard": text, "contextual": text + " {context}"}
+        file.write_text(json.dumps(prompts), encoding="utf-8")
+        found.append(benchmark(tmp_path, judge=judge).settings)
+    assert found[0] != found[1]
+
+
 def test_a_completion_is_cut_to_the_classifiers_own_tokens(qwen_dir: Path) -> None:
     tokeniser = ChatTokeniser(load_tokenizer(ModelConfig(name=str(qwen_dir))))
     text = "The answer is 42, because seven times six is forty-two."

@@ -82,7 +82,7 @@ class AttackSuccess:
         return {
             "attacks": {name: self._attack_settings(name) for name in self.config.attacks},
             "max_new_tokens": self.config.max_new_tokens,
-            "judge": plain["judge"] | {"endpoint": None, "name": self.judges.name},
+            "judge": plain["judge"] | {"endpoint": None, **self.judges.settings},
             "copyright": plain["copyright"],
             "data": digest(said),
         }
