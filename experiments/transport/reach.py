@@ -108,7 +108,7 @@ def main() -> None:
                     target=trajectory.target,
                     **options,
                 )
-                found = follow_run(trajectory, cost, 10 if large else 20)
+                found = follow_run(trajectory, cost, 10 if large else 15)
                 facts = {"run": name, "tokens": size, "embedding": kind, "cost": label}
                 rows += [{**facts, **row} for row in found]
                 print(*facts.values(), *(f"{row['error']:.3f}" for row in found), flush=True)

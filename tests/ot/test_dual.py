@@ -138,7 +138,7 @@ def test_warm_potentials_need_fewer_scalings_than_cold_ones() -> None:
     transport, state, p = trained(cost)
     cold = DualState(torch.zeros(800), state.epsilon, state.cursor)
     warm, again = transport.step(p, state), transport.step(p, cold)
-    assert 2 * warm.scalings < again.scalings
+    assert 2 * warm.scalings <= again.scalings
     assert warm.error < transport.tolerance
 
 

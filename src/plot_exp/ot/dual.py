@@ -10,6 +10,7 @@ potentials, so a lower bound of transport between the residuals that are carried
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,9 +28,9 @@ from plot_exp.ot.scaling import (
 )
 from plot_exp.ot.target_costs import TargetCosts
 
-# Where half of a step's scalings leave more error than this, p has jumped: mass has to move between
+# Where the first scalings leave more error than this, p has jumped: mass has to move between
 # distant groups of tokens, and a larger ε for some scalings moves it there several times faster.
-_JUMP = 0.02
+_JUMP = 0.01
 
 # ε follows the potentials from step to step by this factor at most.
 _EPSILON_CHANGE = 1.25
@@ -114,7 +115,7 @@ class DualTransport:
         epsilon: of the entropy, relative to the deviation of the potentials within the two sides,
             which is what the embeddings add to the sign of p − q; followed from step to step.
         iterations: scalings in a step; twice as many while the error is above `tolerance`, and at
-            most three and a half times where p has jumped.
+            most four times where p has jumped.
         first_iterations: scalings in the first step, at the final ε.
         tolerance: total-variation error of the receiving marginal.
         refresh: light tokens whose potential is brought up to date in each step: half of it the
@@ -194,16 +195,16 @@ class DualTransport:
             g, epsilon = coarse_potential(cost, a, b, self.epsilon)
             return refine(cost, a, b, g, epsilon, self.first_iterations), epsilon
         g = -state.potential[receiving.tokens]
-        half = max(1, self.iterations // 2)
-        plan = refine(cost, a, b, g, epsilon, half)
-        made = plan.scalings
-        if plan.error > _JUMP:
+        count, made = self.iterations, 0
+        once = partial(refine, cost, a, b, most=2 * count, tolerance=self.tolerance)
+        plan = once(g, epsilon, count, jump=_JUMP)
+        if plan.scalings < count:
             for factor in (4, 2):
-                plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, 3 * half // 2))
                 made += plan.scalings
-        most, tolerance = 3 * half, self.tolerance
-        last = refine(cost, a, b, plan.g, epsilon, half, most=most, tolerance=tolerance)
-        return replace(last, scalings=made + last.scalings), epsilon
+                plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, 3 * count // 4))
+            made += plan.scalings
+            plan = once(plan.g, epsilon, count)
+        return replace(plan, scalings=made + plan.scalings), epsilon
 
     def _sides(self, p: Tensor) -> tuple[Side, Side, Tensor, Tensor]:
         """Both sides of the residual, the receivers' places among the columns, and its mass."""

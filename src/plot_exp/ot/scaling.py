@@ -61,6 +61,7 @@ def refine(
     *,
     most: int | None = None,
     tolerance: float = 0.0,
+    jump: float = torch.inf,
 ) -> Plan:
     """Scales the plan from potential `g` on, `iterations` times.
 
@@ -75,6 +76,7 @@ def refine(
         iterations: scalings.
         most: scalings while the error is above `tolerance`; `iterations` if None.
         tolerance: total-variation error of the columns at which to stop, once it is looked at.
+        jump: error of the columns above which to stop at the first look.
     """
     most = max(iterations, most or 0)
     done = 0
@@ -88,6 +90,7 @@ def refine(
             rows = a / (kernel @ scale)
             error = float(((rows @ kernel) * scale - b).abs().sum())
             finished = done >= most or (done >= iterations and error <= tolerance)
+            finished |= since == done and done <= _CHUNK and error > jump
             if finished or since >= _ABSORB:
                 break
         log_scale = scale.log()
