@@ -16,6 +16,7 @@ from plot_exp.config.endpoint import EndpointConfig
 from plot_exp.data.examples import Message
 from plot_exp.errors import UserError
 from plot_exp.evals.alpaca_eval import AlpacaEval, PublishedAnnotations, build
+from plot_exp.evals.alpaca_eval_files import open_tables
 from plot_exp.evals.alpaca_eval_records import Output, read_annotations, read_outputs
 from plot_exp.evals.base import CannotRunError, Subject, Tools, Workspace
 from plot_exp.evals.length_control_tables import Tables
@@ -137,6 +138,9 @@ def test_published_annotations_are_scored_through_the_settings(tmp_path: Path) -
     assert found.metrics["alpaca_eval/win_rate"] == pytest.approx(15.7335067)
     assert found.metrics["alpaca_eval/lc_win_rate"] == pytest.approx(25.2519439)
     assert "published annotations of claude-2.1" in found.notes[0]
+    assert len(found.samples) == 805
+    bare = replace(made, tables=replace(made.tables, weights={}))
+    assert bare.settings != made.settings, "other tables make other numbers"
 
 
 def test_the_published_baseline_is_what_is_answered(tmp_path: Path) -> None:
@@ -168,6 +172,31 @@ def test_without_judge_or_data_it_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(CannotRunError, match="needs the baseline's outputs"):
         build(AlpacaEvalConfig(path=str(tmp_path)), tools(tmp_path))
     monkeypatch.delenv("PLOT_EXP_DATA", raising=False)
-    monkeypatch.setattr("plot_exp.evals.alpaca_eval_files._from_hub", lambda names: None)
+    monkeypatch.setattr(
+        "plot_exp.evals.alpaca_eval_files._from_hub", lambda *names: dict.fromkeys(names)
+    )
     with pytest.raises(CannotRunError, match="needs its published files"):
         build(AlpacaEvalConfig(), tools(tmp_path))
+
+
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    monkeypatch.delenv("PLOT_EXP_DATA", raising=False)
+    asked: list[str] = []
+    error: Exception = LocalEntryNotFoundError("no network")
+
+    def download(_: str, file: str, **__: str) -> str:
+        asked.append(file)
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    tables, outputs = open_tables(None, required=False)
+    assert (tables.difficulty, outputs, len(asked)) == ({}, [], 1)
+    with pytest.raises(CannotRunError, match=r"eval\.alpaca_eval\.path"):
+        open_tables(None)
+    error = EntryNotFoundError("it has none")
+    asked.clear()
+    open_tables(None, required=False)
+    assert len(asked) == 3, "a file that is not there says nothing of the others"

@@ -142,3 +142,33 @@ def test_damaged_numbers_are_named(run: Path, capsys) -> None:
     assert evaluate(f"run={run}") == 2
     assert "metrics.json is damaged" in capsys.readouterr().err
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["cache"]
+
+
+def test_published_annotations_take_no_model_and_stand_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PLOT_EXP_DATA", raising=False)
+
+    def fail(*_, **__):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("plot_exp.workflows.evaluate.open_start", fail)
+    names = {"generator_1": "gpt", "generator_2": "theirs", "annotator": "judge"}
+    rows = [
+        {"instruction": f"q{n}", "output_1": "a", "output_2": "b", "preference": value, **names}
+        for n, value in enumerate([1, 2, 1.25, None, float("nan")])
+    ]
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(rows))
+    chosen = ["eval=alpaca_eval", f"eval.alpaca_eval.annotations={file}"]
+    chosen.append(f"eval.alpaca_eval.path={tmp_path}")  # without tables
+    assert evaluate(*chosen, "hydra.run.dir=alone") == 0
+    found = metrics_of(tmp_path / "alone")
+    assert found["eval/alpaca_eval/win_rate"] == pytest.approx(125 / 3)
+    assert found["eval/alpaca_eval/unjudged"] == 2
+    assert "eval/alpaca_eval/lc_win_rate" not in found
+    assert "measured by itself and not trained here" in (tmp_path / "alone/report.md").read_text()
+    assert len((tmp_path / "alone/evals/alpaca_eval.jsonl").read_text().splitlines()) == 5
+    assert evaluate("eval=values", chosen[1], "hydra.run.dir=nothing") == 2
+    assert "by themselves" in capsys.readouterr().err

@@ -178,6 +178,32 @@ def _a_served_model_stands_alone(config: Config) -> Iterator[str]:
         )
 
 
+def _published_annotations_stand_alone(config: Config) -> Iterator[str]:
+    section = config.eval.alpaca_eval
+    if section is None or section.annotations is None:
+        return
+    key = f"eval.alpaca_eval.annotations={section.annotations}"
+    others = [
+        name
+        for name in BENCHMARKS
+        if name != "alpaca_eval" and getattr(config.eval, name) is not None
+    ]
+    beside = (
+        f"run={config.run}"
+        if config.run is not None
+        else f"task={config.task}"
+        if config.task != "evaluate"
+        else f"eval={config.eval.name}"
+        if others
+        else None
+    )
+    if beside is not None:
+        yield (
+            f"{key} with {beside}: annotations are of the model that they name, not of another; "
+            "score them by themselves, with task=evaluate eval=alpaca_eval and without run"
+        )
+
+
 def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
     tiny = config.model.tiny
     if tiny.hidden_size % (2 * tiny.heads):
@@ -211,6 +237,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _name_is_a_folder_name,
     _task_has_its_folder,
     _a_served_model_stands_alone,
+    _published_annotations_stand_alone,
     _microbatches_fill_the_batch,
     _mix_has_sources,
     _own_data_has_a_path,

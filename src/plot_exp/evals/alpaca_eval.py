@@ -114,7 +114,7 @@ class AlpacaEval:
         _publish(annotations, workspace)
         found = score(annotations, self.tables)
         metrics = {f"alpaca_eval/{key}": value for key, value in found.metrics.items()}
-        samples = [_sample(one, verdicts) for one in annotations]
+        samples = [_sample(one, verdicts[one.instruction]["text"]) for one in annotations]
         return Outcome(metrics, samples, [self._how(verdicts), *found.notes])
 
     def _answer(self, generator: Generator, answers: Record, workspace: Workspace) -> None:
@@ -206,7 +206,7 @@ class AlpacaEval:
 
 @dataclass(frozen=True)
 class PublishedAnnotations:
-    """See `Benchmark`: annotations from a file, scored again; the subject plays no part."""
+    """See `Benchmark`: a published model's annotations, scored again; no model is asked."""
 
     annotations: Sequence[Annotation]
     tables: Tables
@@ -215,18 +215,26 @@ class PublishedAnnotations:
     @property
     def settings(self) -> Mapping[str, Any]:
         """See `Benchmark`."""
-        return {"annotations": digest([astuple(one) for one in self.annotations])}
+        first = self.annotations[0]
+        difficulty = [self.tables.difficulty.get(one.instruction) for one in self.annotations]
+        weights = self.tables.weights.get(first.model_name)
+        return {
+            "model": first.model_name,
+            "judge": first.annotator,
+            "annotations": digest([astuple(one) for one in self.annotations]),
+            "tables": digest(
+                [difficulty, weights and astuple(weights), self.tables.gamed is not None]
+            ),
+        }
 
     def run(self, subject: Subject, workspace: Workspace) -> Outcome:
         """See `Benchmark`."""
         found = score(self.annotations, self.tables)
         metrics = {f"alpaca_eval/{key}": value for key, value in found.metrics.items()}
         first = self.annotations[0]
-        note = (
-            f"AlpacaEval: published annotations of {first.model_name} by {first.annotator}, not of "
-            f"{subject.name}."
-        )
-        return Outcome(metrics, [], [note, *found.notes])
+        note = f"AlpacaEval: published annotations of {first.model_name} by {first.annotator}."
+        samples = [_sample(one, None) for one in self.annotations]
+        return Outcome(metrics, samples, [note, *found.notes])
 
 
 def _publish(annotations: Sequence[Annotation], workspace: Workspace) -> None:
@@ -257,7 +265,7 @@ def _publish(annotations: Sequence[Annotation], workspace: Workspace) -> None:
     write_json(workspace.folder / "annotations.json", rows)
 
 
-def _sample(annotation: Annotation, verdicts: Record) -> dict[str, Any]:
+def _sample(annotation: Annotation, judgement: str | None) -> dict[str, Any]:
     preference = annotation.preference
     verdict = "unreadable" if preference is None else f"preferred {preference - 1:.2f}"
     return {
@@ -267,5 +275,5 @@ def _sample(annotation: Annotation, verdicts: Record) -> dict[str, Any]:
         "category": annotation.dataset,
         "baseline": annotation.baseline,
         "preference": preference,
-        "judgement": verdicts[annotation.instruction]["text"],
+        "judgement": judgement,
     }

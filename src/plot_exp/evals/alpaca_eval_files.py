@@ -35,7 +35,7 @@ def open_tables(path: str | None, *, required: bool = True) -> tuple[Tables, lis
     try:
         folder = find_folder(path, FOLDER, "eval.alpaca_eval.path", "AlpacaEval")
     except CannotRunError:
-        found = {names: _from_hub(names) for names in (BASELINE, DIFFICULTY, GAMED)}
+        found = _from_hub(BASELINE, DIFFICULTY, GAMED)
         if required and found[BASELINE] is None:
             raise
     else:
@@ -68,11 +68,20 @@ def _in(folder: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _from_hub(names: tuple[str, ...]) -> Path | None:
+def _from_hub(*wanted: tuple[str, ...]) -> dict[tuple[str, ...], Path | None]:
+    """The files that the hub has; a hub that cannot be reached is asked once, not for each."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    file = names[-1].replace("*", "")
-    try:
-        return Path(hf_hub_download(HUB_NAME, file, repo_type="dataset"))
-    except Exception:  # no network, no such file, no permission: all are the same here
-        return None
+    found: dict[tuple[str, ...], Path | None] = dict.fromkeys(wanted)
+    for names in wanted:
+        file = names[-1].replace("*", "")
+        try:
+            found[names] = Path(hf_hub_download(HUB_NAME, file, repo_type="dataset"))
+        except LocalEntryNotFoundError:  # neither the hub nor its cache
+            break
+        except EntryNotFoundError:
+            continue
+        except Exception:  # no permission, no disk, or a hub that breaks off
+            break
+    return found

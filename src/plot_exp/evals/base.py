@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from plot_exp.config.endpoint import EndpointConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
-from plot_exp.generators.base import Generator
+from plot_exp.generators.base import Completion, Generator
 from plot_exp.generators.endpoint import EndpointGenerator
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy
@@ -61,6 +61,20 @@ class Subject:
                 "name a directory or a hub id"
             )
         return self.local.policy, self.local.tokeniser
+
+
+class NoModel:
+    """Stands for the model where a benchmark reads answers from a file and asks nobody."""
+
+    name = "no model"
+
+    def __call__(self, *_: object, **__: object) -> list[list[Completion]]:
+        """See `Generator`; there is nobody to answer.
+
+        Raises:
+            CannotRunError: always.
+        """
+        raise CannotRunError("this takes a model, and none was named")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def headline(contents: Contents) -> str:
     """What was done, in one line."""
     if contents.config is None:
         return contents.left_out("config.yaml")
+    if contents.setting("task") == "evaluate":
+        return _measured_alone(contents)
     terms = contents.setting("loss", {})
     loss = " + ".join(_term(name, settings or {}) for name, settings in terms.items())
     steps = _last_step(contents)
@@ -34,6 +36,16 @@ def headline(contents: Contents) -> str:
         f"**{escape(str(contents.setting('dataset.name', '?')))}**, loss **{escape(loss)}**, "
         f"seed {contents.setting('seed', '?')}, {done}."
     )
+
+
+def _measured_alone(contents: Contents) -> str:
+    """A model that was not trained here, or answers that were published."""
+    what = f"**{escape(str(contents.setting('model.name', '?')))}**"
+    if contents.setting("eval.endpoint.url"):
+        what = f"**{escape(str(contents.setting('eval.endpoint.model')))}** at an endpoint"
+    if annotations := contents.setting("eval.alpaca_eval.annotations"):
+        what = f"Annotations in **{escape(str(annotations))}**"
+    return f"{what}, measured by itself and not trained here."
 
 
 def data(contents: Contents) -> str:

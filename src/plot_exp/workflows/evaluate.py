@@ -15,7 +15,8 @@ from plot_exp.data import sources
 from plot_exp.data.examples import Split
 from plot_exp.data.overlap import prompt_hash
 from plot_exp.errors import RunError, UserError
-from plot_exp.evals.base import Subject, Tools
+from plot_exp.evals.alpaca_eval import PublishedAnnotations
+from plot_exp.evals.base import NoModel, Subject, Tools
 from plot_exp.files import write_json, write_text
 from plot_exp.generators.endpoint import EndpointGenerator
 from plot_exp.generators.local import LocalGenerator
@@ -136,6 +137,8 @@ class Evaluation:
         opened = open_benchmarks(self.config.eval, tools)
         if not opened.benchmarks:
             return Measured(refused=opened.refused), None
+        if all(isinstance(one, PublishedAnnotations) for one in opened.benchmarks):
+            return self._measure(opened, Subject(NoModel(), ""), "", frozenset()), None
         if self.config.eval.endpoint.url is not None:
             return self._measure(opened, self._served(tools), "", frozenset()), None
         start = self._start()
@@ -235,9 +238,9 @@ def _say(after: Measured, before: Measured | None) -> None:
     for outcome in after.outcomes.values():
         for note in outcome.notes:
             print(note, flush=True)
-    for measured in (after, before or Measured()):
-        for name, why in measured.refused.items():
-            print(f"{name} could not be run: {why}", flush=True)
+    reasons = after.refused.items() | (before or Measured()).refused.items()
+    for name, why in sorted(reasons):  # both sides often have the same one
+        print(f"{name} could not be run: {why}", flush=True)
 
 
 def _complain(after: Measured, before: Measured | None, found: dict[str, float]) -> None:
