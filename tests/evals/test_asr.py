@@ -100,6 +100,11 @@ def test_all_six_attacks_give_numbers_samples_and_records(llama_dir: Path, tmp_p
             for one in set(by_behaviour)
         ]
         assert outcome.metrics[f"asr/{name}"] == pytest.approx(sum(values) / len(values))
+        table = outcome.facts["tables"]["behaviours"]
+        column = table["columns"].index(name)
+        found = {row[0]: row[column] for row in table["rows"]}
+        assert set(found) == set(by_behaviour)
+        assert sum(found.values()) == pytest.approx(sum(values))
     row = outcome.samples[-1]
     asked = [[Message("user", row["prompt"])]]
     (answer,) = attacked.generator(asked, Sampling(max_new_tokens=8))[0]

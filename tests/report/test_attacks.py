@@ -135,3 +135,17 @@ def test_nothing_is_drawn_of_a_start_alone(attacked: Callable[..., Path]) -> Non
     write(folder)
     assert not list(folder.glob("plots/attacks_*.png"))
     assert "no judge" in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_behaviours_are_listed_and_those_left_out_are_counted(
+    attacked: Callable[..., Path],
+) -> None:
+    made = side(0.25)
+    rows = [[f"deed_{place}", "standard", "a|b", 0.5, None] for place in range(60)]
+    columns = ["behaviour", "functional", "semantic", "gcg", "zero_shot"]
+    made["facts"]["tables"] = {"behaviours": {"columns": columns, "rows": rows}}
+    page = attacks.section(contents.read(attacked("run", made, None)))
+    assert "| Behaviour | Functional | Semantic | GCG | Zero-Shot |" in page
+    assert "| deed\\_49 | standard | a&#124;b | 0.500 | no case |" in page
+    assert "deed\\_50" not in page
+    assert "The first 50 of 60" in page

@@ -209,7 +209,7 @@ class AttackSuccess:
             "behaviours": self.config.behaviours,
             "tally": self.tally.as_dict(),
             "attacks": found.facts,
-            "tables": {"success": found.table()},
+            "tables": found.tables(),
         }
         return Outcome(found.metrics, found.samples, [note.strip() for note in notes], facts)
 

@@ -22,6 +22,7 @@ class Gathered:
     samples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
 
     def add(
         self,
@@ -42,11 +43,13 @@ class Gathered:
                 cut += bool(records.completions[digest(case.best.text)].get("cut"))
                 self.samples.append(_sample(attack, behaviour, case, verdict, records))
             attacked.append(_attacked(behaviour, cases[behaviour.id], verdicts, records))
+        self.behaviours |= {one.id: one for one in behaviours}
         metrics = asr_scores.rates(attack, attacked, seed)
         self.metrics |= metrics
         every = [case for found in cases.values() for case in found]
         self.facts[attack] = {
             "table": asr_scores.by_category(metrics, attack),
+            "by_behaviour": {one.behaviour.id: one.rate for one in attacked if one.harmful},
             "over_cases": asr_scores.over_cases(attacked, seed) if attack == "zero_shot" else [],
             "over_steps": asr_scores.over_steps(attacked, seed),
             "losses": asr_scores.loss_curve(attacked),
@@ -71,8 +74,25 @@ class Gathered:
                 "as no."
             )
 
-    def table(self) -> dict[str, Any]:
-        """One row an attack and category, as W&B shows it."""
+    def tables(self) -> dict[str, Any]:
+        """Columns and rows by title, as W&B shows them."""
+        return {"success": self._by_category(), "behaviours": self._by_behaviour()}
+
+    def _by_behaviour(self) -> dict[str, Any]:
+        """One row a behaviour, with the share of its cases that worked under each attack."""
+        rows = [
+            [
+                one.id,
+                one.functional,
+                one.semantic,
+                *(facts["by_behaviour"].get(one.id) for facts in self.facts.values()),
+            ]
+            for one in self.behaviours.values()
+        ]
+        return {"columns": ["behaviour", "functional", "semantic", *self.facts], "rows": rows}
+
+    def _by_category(self) -> dict[str, Any]:
+        """One row an attack and category."""
         columns = ["attack", "category", "value", "low", "high", "count"]
         rows = [
             [attack, *(row[key] for key in columns[1:])]

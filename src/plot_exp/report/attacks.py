@@ -33,6 +33,7 @@ CURVES = {
     "over_steps": ("Success of the best candidate so far", "steps of the attack"),
     "losses": ("Lowest loss of the target so far", "steps of the attack"),
 }
+SHOWN_BEHAVIOURS = 50
 Side = Mapping[str, Any]
 
 
@@ -46,6 +47,8 @@ def section(contents: Contents) -> str:
         blocks.append(details("What the attacks did", cost))
     if by_category := _by_category(after, before):
         blocks.append(details("By category", by_category))
+    if by_behaviour := _by_behaviour(after):
+        blocks.append(details("By behaviour", by_behaviour))
     notes = (contents.evaluations or {}).get("asr", {}).get("after", {}).get("notes") or []
     # The first one names the judge, which stands above; so does the caution.
     blocks += [f"- {escape(note)}" for note in notes[1:] if "Refusal substrings" not in note]
@@ -126,6 +129,26 @@ def _by_category(after: Side, before: Side) -> str:
             made = table(["Category", "Behaviours", *sides], rows, 1 + len(sides))
             blocks.append(f"**{NAMES.get(attack, escape(attack))}**\n\n{made}")
     return "\n\n".join(blocks)
+
+
+def _by_behaviour(after: Side) -> str:
+    """The share of each behaviour's cases that worked, as measured last."""
+    found = after.get("tables", {}).get("behaviours")
+    if not found:
+        return ""
+    attacks = found["columns"][3:]
+    rows = [
+        [
+            *(escape(str(name)) for name in row[:3]),
+            *("no case" if value is None else number(value) for value in row[3:]),
+        ]
+        for row in found["rows"][:SHOWN_BEHAVIOURS]
+    ]
+    header = ["Behaviour", "Functional", "Semantic", *(NAMES.get(one, one) for one in attacks)]
+    made = table(header, rows, len(attacks))
+    if len(found["rows"]) > len(rows):
+        made += f"\n\nThe first {len(rows)} of {len(found['rows'])}; all in `evaluations.json`."
+    return f"Shares of each one's cases that worked.\n\n{made}"
 
 
 def _cost(after: Side, caption: str) -> str:
