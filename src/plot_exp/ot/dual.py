@@ -28,9 +28,9 @@ from plot_exp.ot.scaling import (
 )
 from plot_exp.ot.target_costs import TargetCosts
 
-# Where the first scalings leave more error than this, p has jumped: mass has to move between
-# distant groups of tokens, and a larger ε for some scalings moves it there several times faster.
-_JUMP = 0.01
+# Where 12 scalings leave more than this share of the error, they have stalled: mass has to move
+# between distant groups of tokens, and a larger ε for some moves it there several times faster.
+_STALLED = 0.5
 
 # ε follows the potentials from step to step by this factor at most.
 _EPSILON_CHANGE = 1.25
@@ -115,7 +115,7 @@ class DualTransport:
         epsilon: of the entropy, relative to the deviation of the potentials within the two sides,
             which is what the embeddings add to the sign of p − q; followed from step to step.
         iterations: scalings in a step; twice as many while the error is above `tolerance`, and at
-            most four times where p has jumped.
+            most five and a half times where they stall.
         first_iterations: scalings in the first step, at the final ε.
         tolerance: total-variation error of the receiving marginal.
         refresh: light tokens whose potential is brought up to date in each step: half of it the
@@ -197,8 +197,8 @@ class DualTransport:
         g = -state.potential[receiving.tokens]
         count, made = self.iterations, 0
         once = partial(refine, cost, a, b, most=2 * count, tolerance=self.tolerance)
-        plan = once(g, epsilon, count, jump=_JUMP)
-        if plan.scalings < count:
+        plan = once(g, epsilon, count, stalled=_STALLED)
+        if plan.error > self.tolerance:
             for factor in (4, 2):
                 made += plan.scalings
                 plan = refine(cost, a, b, plan.g, factor * epsilon, max(1, 3 * count // 4))

@@ -61,7 +61,7 @@ def refine(
     *,
     most: int | None = None,
     tolerance: float = 0.0,
-    jump: float = torch.inf,
+    stalled: float = torch.inf,
 ) -> Plan:
     """Scales the plan from potential `g` on, `iterations` times.
 
@@ -76,10 +76,10 @@ def refine(
         iterations: scalings.
         most: scalings while the error is above `tolerance`; `iterations` if None.
         tolerance: total-variation error of the columns at which to stop, once it is looked at.
-        jump: error of the columns above which to stop at the first look.
+        stalled: stop where the error is above this share of what it was 12 scalings before.
     """
     most = max(iterations, most or 0)
-    done = 0
+    done, before = 0, torch.inf
     while True:
         kernel, shift = _kernel(cost, g, epsilon)
         scale, since = torch.ones_like(b), 0
@@ -90,7 +90,8 @@ def refine(
             rows = a / (kernel @ scale)
             error = float(((rows @ kernel) * scale - b).abs().sum())
             finished = done >= most or (done >= iterations and error <= tolerance)
-            finished |= since == done and done <= _CHUNK and error > jump
+            finished |= error > max(tolerance, stalled * before)
+            before = error
             if finished or since >= _ABSORB:
                 break
         log_scale = scale.log()
