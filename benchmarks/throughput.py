@@ -226,19 +226,20 @@ def finished(command: list[str], threads: int) -> str:
     return done.stdout
 
 
-def check_losses(setting: Setting) -> float:
-    """The largest difference of a step's loss on identical batches.
+def check_losses(setting: Setting) -> tuple[float, dict[str, str]]:
+    """The largest difference of a step's loss on identical batches, and the peer's versions.
 
     Raises:
         SystemExit: it is above the tolerance, so that timing would compare two things.
     """
     case = CASES[0]
     ours = run_ours(setting, case, "trainer.log_every=1")["losses"]
-    theirs = run_theirs(setting, case, log_every=1)["losses"]
+    found = run_theirs(setting, case, log_every=1)
+    theirs = found["losses"]
     differences = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
     if max(differences) > TOLERANCE:
         raise SystemExit(f"the losses differ: ours {ours}, TRL's {theirs}")
-    return max(differences)
+    return max(differences), found["versions"]
 
 
 def measure(setting: Setting, case: Case) -> str:
@@ -298,8 +299,7 @@ def main() -> None:
         cases = [cases[index] for index in arguments.cases]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(arguments, Path(folder))
-        difference = check_losses(setting)
-        versions = run_theirs(setting, CASES[0])["versions"]
+        difference, versions = check_losses(setting)
         rows = [measure(setting, case) for case in cases]
     prompt, chosen, rejected = setting.mean_lengths
     text = "\n".join(
