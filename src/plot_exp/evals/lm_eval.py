@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,13 +46,14 @@ class LMEval:
         done = Record(workspace.folder / "tasks.jsonl")
         failed: dict[str, str] = {}
         tasks = self.config.shots()
+        index = cache(self._index)  # reading lm-eval's thousands of task files takes seconds
         with _left_alone(policy):
             for task, shots in workspace.bar(tasks.items(), "lm-eval tasks"):
                 if task in done:
                     continue
                 try:
                     found = self._evaluate(
-                        policy, tokeniser.tokenizer, task, shots, subject.local.batch_size
+                        policy, tokeniser.tokenizer, task, shots, subject.local.batch_size, index()
                     )
                 except Exception as error:  # a task's data, code and metrics may raise anything
                     failed[task] = _first_line(error)
@@ -62,12 +64,22 @@ class LMEval:
             raise CannotRunError(f"lm-eval could run none of its tasks ({reasons})")
         return self._outcome(done, failed)
 
+    def _index(self) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        return TaskManager(include_path=self.config.include_path)
+
     def _evaluate(
-        self, policy: Policy, tokenizer: Any, task: str, shots: int | None, batch_size: int
+        self,
+        policy: Policy,
+        tokenizer: Any,
+        task: str,
+        shots: int | None,
+        batch_size: int,
+        index: Any,
     ) -> dict[str, Any]:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         model = HFLM(pretrained=policy.model, tokenizer=tokenizer, batch_size=batch_size)
@@ -77,7 +89,7 @@ class LMEval:
             num_fewshot=shots,
             limit=self.config.limit,
             apply_chat_template=self.config.chat_template,
-            task_manager=TaskManager(include_path=self.config.include_path),
+            task_manager=index,
         )
         return {"metrics": metrics_of(results), "samples": samples_of(results)}
 
