@@ -15,6 +15,7 @@ from plot_exp.config.attacks import INITIAL
 from plot_exp.data.behaviours import CONTEXT_RULE, Behaviour
 from plot_exp.data.examples import Message
 from plot_exp.data.tokenise import ChatTokeniser
+from plot_exp.errors import UserError
 
 
 def test_the_slot_stands_in_the_very_ids_of_the_user_turn(
@@ -105,3 +106,15 @@ def test_no_special_token_and_no_row_beyond_the_tokenizer_is_usable(
         text = attacked.vocabulary.texts[token]
         assert text.isascii()
         assert text.isprintable()
+
+
+def test_a_behaviour_that_the_context_has_no_room_for_is_named(
+    attacked: AttackedModel, behaviour: Behaviour
+) -> None:
+    prompt = attacked.prompt(behaviour, INITIAL)
+    needed = len(prompt.full(prompt.slot)) + len(prompt.target)
+    attacked.policy.model.config.max_position_embeddings = needed
+    attacked.prompt(behaviour, INITIAL)
+    attacked.policy.model.config.max_position_embeddings = needed - 1
+    with pytest.raises(UserError, match=f"apples.*{needed} tokens.*{needed - 1}"):
+        attacked.prompt(behaviour, INITIAL)

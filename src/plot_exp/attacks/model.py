@@ -15,7 +15,7 @@ from plot_exp.attacks.prefix import share
 from plot_exp.attacks.prompt import AttackedPrompt, Vocabulary, user_turn_ids
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.data.tokenise import ChatTokeniser
-from plot_exp.errors import RunError
+from plot_exp.errors import RunError, UserError
 from plot_exp.models.policy import Policy
 
 # Rows a forward pass, however much memory there is.
@@ -60,8 +60,21 @@ class AttackedModel:
             self.policy.train(training)
 
     def prompt(self, behaviour: Behaviour, initial: str) -> AttackedPrompt:
-        """The behaviour's prompt for this model, with a slot for adversarial tokens."""
-        return AttackedPrompt(self.tokeniser, self.vocabulary, behaviour, initial)
+        """The behaviour's prompt for this model, with a slot for adversarial tokens.
+
+        Raises:
+            UserError: it leaves no slot, or is too long for the model.
+        """
+        prompt = AttackedPrompt(self.tokeniser, self.vocabulary, behaviour, initial)
+        context = getattr(self.policy.model.config, "max_position_embeddings", None)
+        needed = len(prompt.full(prompt.slot)) + len(prompt.target)
+        if context is not None and needed > context:
+            raise UserError(
+                f"behaviour {behaviour.id} and its target take {needed} tokens, and the model has "
+                f"a context of {context}; leave long ones out, such as contextual ones with "
+                "eval.asr.functional=[standard]"
+            )
+        return prompt
 
     def losses_of_texts(
         self, texts: Sequence[str], target: Sequence[int], batch_size: int = 16
