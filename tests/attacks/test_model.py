@@ -183,3 +183,17 @@ def test_the_shared_cache_is_taken_under_autocast_too(
     assert SlotLosses(attacked, prompt).cache is None
     with torch.autocast("cpu", torch.bfloat16):
         assert SlotLosses(attacked, prompt).cache is not None
+
+
+def test_losses_of_a_bfloat16_model_are_finer_than_bfloat16(
+    saved_model: Path, attack_model: Callable[..., AttackedModel], behaviour: Behaviour
+) -> None:
+    """Between 4 and 8 bfloat16 knows 128 numbers: most candidates of a step would be equal."""
+    model = attack_model(saved_model, dtype="bfloat16")
+    prompt = model.prompt(behaviour, INITIAL)
+    losses = SlotLosses(model, prompt)
+    rows = random_slots(model, prompt, 32, 20, seed=1)
+    assert len(set(losses.of_ids(rows).tolist())) == len({tuple(row) for row in rows.tolist()})
+    gradient, loss = losses.gradient(rows[0].tolist())
+    assert loss == pytest.approx(float(losses.of_ids(rows[:1])[0]), rel=1e-2)
+    assert bool(gradient.float().isfinite().all())

@@ -117,6 +117,7 @@ class AttackedModel:
         """[rows] mean over the target of states [rows, T, D], at least in fp32."""
         rows, length, size = hidden.shape
         logits = self.policy.head(hidden.reshape(rows * length, size))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         labels = torch.tensor(target, device=hidden.device).repeat(rows)
         return F.cross_entropy(logits, labels, reduction="none").view(rows, length).mean(dim=1)
 
