@@ -9,14 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from plot_exp.config.composition import compose
-from plot_exp.config.losses import TERMS
+from plot_exp.config.losses import TERMS, term_sections
 from plot_exp.errors import UserError
 from plot_exp.losses import registry
+from plot_exp.losses.composite import build
+
+from loss_scores import context, ranked, scores, totals
 
 TESTS = Path(__file__).parent
 GUIDE = TESTS.parent / "docs/choosing.md"
@@ -97,6 +102,80 @@ def test_a_file_that_cannot_serve_is_named(tmp_path: Path, text: str, message: s
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(UserError, match=message):
         compose([f"extensions={tmp_path}/own.py", "loss=dpo"])
+
+
+def changed(folder: Path, old: str, new: str) -> str:
+    """An override that loads the example with one thing wrong."""
+    text = blocks()["hinge.py"]
+    assert text.count(old) == 1
+    (folder / "wrong.py").write_text(text.replace(old, new), encoding="utf-8")
+    return f"extensions={folder}/wrong.py"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "HingeConfig(TermConfig)",
+            "HingeConfig",
+            "HingeConfig must be a subclass of .*TermConfig",
+        ),
+        ("class Hinge(Term)", "class Hinge", "Hinge must be a subclass of .*losses.base.Term"),
+        ("config, context)", "config)", r"Hinge.__init__ must take \(self, config, context\)"),
+        (
+            ", responses, totals)",
+            ", responses)",
+            r"Hinge.forward must take \(self, policy, .*totals",
+        ),
+        ("Field(0.1, gt=0)", "Field(gt=0)", "the setting 'beta' needs a default"),
+    ],
+)
+def test_classes_that_do_not_fit_are_told_why(
+    folder: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"wrong.py fails: ValueError: 'hinge': .*{message}"):
+        compose([changed(folder, old, new), "loss=hinge"])
+
+
+@pytest.mark.parametrize("company", [{}, {"dpo": {}}])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "super().__init__(config.weight)",
+            "pass",
+            r"begin with super\(\).__init__\(config.weight\)",
+        ),
+        ("TermResult(loss.sum() / max(totals.pairs, 1))", "loss.mean()", r"must return TermResult"),
+        ("loss.sum() / max(totals.pairs, 1)", "loss", r"shape \[3\].* must be one number"),
+        ("loss.sum()", "loss.sum().detach()", "has no gradient"),
+        ("    needs_reference: ClassVar[bool] = True\n", "", "declares needs_reference"),
+    ],
+)
+def test_a_formula_that_cannot_train_is_told_why(
+    folder: Path, old: str, new: str, message: str, company: dict[str, Any]
+) -> None:
+    """Alone as beside another term, whose reference it is not lent."""
+    compose([changed(folder, old, new), "loss=hinge"])
+    sections = term_sections({"hinge": {}, **company})
+    responses = ranked((1, 1), (2, 1), (1, 3))
+    policy, reference = (
+        scores([[-1.0] * n for n in responses.length.tolist()]).leaves() for _ in range(2)
+    )
+    name = "+".join(sections)
+    with pytest.raises(UserError, match=rf"loss={re.escape(name)}: hinge: .*{message}"):
+        composite = build(sections, context(torch.zeros(2, 1), [1, 0], [0, 1]))
+        lent = reference if composite.needs_reference else None
+        composite(policy, lent, responses, totals(responses))
+
+
+def test_the_example_itself_is_sound(folder: Path) -> None:
+    compose([f"extensions={folder}/hinge.py", "loss=hinge"])
+    responses = ranked((1, 1))
+    policy, reference = scores([[-1.0], [-3.0]]), scores([[-2.0], [-2.0]])
+    composite = build(term_sections({"hinge": {}}), context(torch.zeros(2, 1), [1, 0], [0, 1]))
+    found = composite(policy.leaves(), reference, responses, totals(responses))
+    assert found["hinge"].loss.item() == pytest.approx(0.8)
 
 
 def test_a_changed_file_is_read_again(folder: Path) -> None:

@@ -13,6 +13,7 @@ from plot_exp.errors import UserError
 from plot_exp.losses.base import Term, TermResult, Totals
 from plot_exp.losses.context import Context
 from plot_exp.losses.registry import term_class
+from plot_exp.losses.soundness import check_built, check_result
 from plot_exp.ops.scores import Request, Scores
 
 
@@ -53,10 +54,40 @@ class Composite(nn.Module):
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals
     ) -> dict[str, TermResult]:
-        """Every term's result, unweighted."""
+        """Every term's result, unweighted; see `result`."""
         return {
-            name: term(policy, reference, responses, totals) for name, term in self.terms.items()
+            name: self.result(name, policy, reference, responses, totals) for name in self.terms
         }
+
+    def result(
+        self,
+        name: str,
+        policy: Scores,
+        reference: Scores | None,
+        responses: Responses,
+        totals: Totals,
+    ) -> TermResult:
+        """One term's result; a term that does not ask for the reference is given none.
+
+        Raises:
+            UserError: it reads the reference all the same, or returns what cannot be used.
+        """
+        term = cast(Term, self.terms[name])
+        given = reference if term.needs_reference else None
+        try:
+            result: TermResult = term(policy, given, responses, totals)
+        except AttributeError as error:
+            if error.obj is not None or term.needs_reference:
+                raise
+            raise UserError(
+                f"loss={'+'.join(self.terms)}: {name}: {error}; a term that reads the reference "
+                "declares needs_reference: ClassVar[bool] = True"
+            ) from error
+        try:
+            check_result(result, policy)
+        except ValueError as error:
+            raise UserError(f"loss={'+'.join(self.terms)}: {name}: {error}") from error
+        return result
 
 
 def build(sections: Mapping[str, Section], context: Context) -> Composite:
@@ -70,6 +101,7 @@ def build(sections: Mapping[str, Section], context: Context) -> Composite:
         try:
             # Each class takes its own settings.
             terms[name] = cast(Any, term_class(name))(section, context)
+            check_built(terms[name])
         except ValueError as error:
             raise UserError(f"loss={'+'.join(sections)}: {name}: {error}") from error
     try:

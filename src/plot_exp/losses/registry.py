@@ -16,6 +16,7 @@ from plot_exp.config.losses import TERMS
 from plot_exp.config.terms import Term as Settings
 from plot_exp.errors import UserError
 from plot_exp.losses.base import Term
+from plot_exp.losses.soundness import check_classes
 
 BUILT_IN = frozenset(TERMS)
 _registered: dict[str, type[Term]] = {}
@@ -31,12 +32,13 @@ def register(name: str, settings: type[Settings], term: type[Term]) -> None:
         term: called with the settings and the `Context`.
 
     Raises:
-        ValueError: the name cannot be had, or a setting has no default.
+        ValueError: the name cannot be had, a setting has no default, or a class does not fit.
     """
     if name in BUILT_IN:
         raise ValueError(f"{name!r} is a term of plot_exp; choose another name")
     if not name.isidentifier() or name != name.lower():
         raise ValueError(f"{name!r} must be a lower-case word, as in loss=dpo+hinge")
+    check_classes(name, settings, term)
     required = [key for key, field in settings.model_fields.items() if field.is_required()]
     if required:
         raise ValueError(f"{name!r}: the setting {required[0]!r} needs a default")

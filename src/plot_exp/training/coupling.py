@@ -58,7 +58,7 @@ def leaf_gradients(
     for name in names:
         leaves = part.policy.leaves()
         with torch.enable_grad():
-            result = composite.terms[name](leaves, part.reference, part.responses, totals)
+            result = composite.result(name, leaves, part.reference, part.responses, totals)
         tensors = leaves.tensors()
         found = torch.autograd.grad(result.loss, tensors, allow_unused=True)
         gradients[name] = [
