@@ -274,3 +274,26 @@ def test_a_plan_moves_exactly_the_residual_masses() -> None:
     exact = float(exact_distance(p.double(), target.double(), cost))
     assert exact * (1 - 1e-5) <= float((plan.matrix * plan.cost).sum()) < 1.05 * exact
     assert transport.plan(target, state) is None
+
+
+def test_light_receivers_stand_at_the_receiving_end() -> None:
+    """A target that lies on all tokens, with more receivers than are used and than are kept.
+
+    Gaussian points are all far apart: what receives stands by nearly twice a distance below what
+    gives, so that one end taken for the other shows.
+    """
+    target, _ = target_and_policy(900, 0)
+    p = target_and_policy(900, 2)[1]
+    target = 0.5 * target + 0.5 * target_and_policy(900, 9)[1]
+    cost = build_cost(embeddings("gaussian", 900), scale="raw")
+    transport = DualTransport(cost, target, limit=150)
+    assert len(transport.costs.columns) == 300
+    first = transport.step(p, DualState.start(900))
+    giving, receiving = residual(p.double(), target.double(), 900)
+    assert len(receiving.tokens) > 300
+    exact = solve(
+        cost.tokens(giving.tokens, receiving.tokens).double(), giving.masses, receiving.masses
+    )
+    found = agreement(first.state.potential, giving, receiving, exact.f, exact.g)
+    assert found.giving > 0.9
+    assert found.receiving > 0.9

@@ -155,18 +155,18 @@ class DualTransport:
             state: of the last step, or `DualState.start`.
             with_upper: also round the plan to a feasible one and give its cost.
         """
-        giving, receiving, places, total = self._sides(p)
+        giving, receiving, total = self._sides(p)
         if not len(giving.tokens) or not len(receiving.tokens):
             one = p.new_ones(())
             nothing = 0 * one if with_upper else None
             return DualStep(0 * p.sum(), state, nothing, (one, one), 0.0, 0)
-        cost = self.costs.to(giving.tokens, places)
+        cost = self.costs.to(giving.tokens, receiving.tokens)
         a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
         plan, epsilon = self._refine(cost, a, b, receiving, state)
         f, g = transforms(cost, plan.g)
         value = total * (a @ f + b @ g)
         upper = total * feasible_cost(cost, plan, a, b) if with_upper else None
-        potential, cursor = self._extend(p.detach(), state, giving, receiving, places, f, g)
+        potential, cursor = self._extend(p.detach(), state, giving, receiving, f, g)
         wanted = self.epsilon * within_deviation(f, a, g, b)
         if wanted > 0:
             epsilon = min(max(wanted, epsilon / _EPSILON_CHANGE), epsilon * _EPSILON_CHANGE)
@@ -177,10 +177,10 @@ class DualTransport:
 
     def plan(self, p: Tensor, state: DualState) -> DualPlan | None:
         """The feasible plan at `p` [V] from `state` on; None where nothing moves."""
-        giving, receiving, places, total = self._sides(p)
+        giving, receiving, total = self._sides(p)
         if not len(giving.tokens) or not len(receiving.tokens):
             return None
-        cost = self.costs.to(giving.tokens, places)
+        cost = self.costs.to(giving.tokens, receiving.tokens)
         a, b = giving.masses / giving.masses.sum(), receiving.masses / receiving.masses.sum()
         plan, _ = self._refine(cost, a, b, receiving, state)
         sides = (replace(giving, masses=total * a), replace(receiving, masses=total * b))
@@ -206,34 +206,24 @@ class DualTransport:
             plan = once(plan.g, epsilon, count)
         return replace(plan, scalings=made + plan.scalings), epsilon
 
-    def _sides(self, p: Tensor) -> tuple[Side, Side, Tensor, Tensor]:
-        """Both sides of the residual, the receivers' places among the columns, and its mass."""
+    def _sides(self, p: Tensor) -> tuple[Side, Side, Tensor]:
+        """Both sides of the residual, and its mass."""
         difference = p.detach().float() - self.target.float()
-        excess = difference.clamp_min(0)
-        masses, tokens = excess.topk(min(self.limit, int((excess > 0).sum())))
-        giving = Side(tokens, masses, excess.sum() - masses.sum())
-        lack = (-difference[self.costs.columns]).clamp_min(0)
-        masses, places = lack.topk(min(self.limit, int((lack > 0).sum())))
-        rest = (-difference).clamp_min(0).sum() - masses.sum()
-        receiving = Side(self.costs.columns[places], masses, rest)
-        return giving, receiving, places, excess.sum()
+        sides = []
+        for excess in (difference.clamp_min(0), (-difference).clamp_min(0)):
+            masses, tokens = excess.topk(min(self.limit, int((excess > 0).sum())))
+            sides.append(Side(tokens, masses, excess.sum() - masses.sum()))
+        return sides[0], sides[1], difference.clamp_min(0).sum()
 
     def _extend(
-        self,
-        p: Tensor,
-        state: DualState,
-        giving: Side,
-        receiving: Side,
-        places: Tensor,
-        f: Tensor,
-        g: Tensor,
+        self, p: Tensor, state: DualState, giving: Side, receiving: Side, f: Tensor, g: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Potentials [V]: of this step where mass moves, by c-transforms elsewhere.
 
         The target's tokens and the heaviest of p are brought up to date in each step, since the
         next one may begin with them; the others in turn.
         """
-        size, columns = len(state.potential), self.costs.columns
+        size = len(state.potential)
         first = float(state.epsilon) == 0.0 or self.refresh >= size
         start = 0 if first else int(state.cursor)
         turn = size if first else max(1, self.refresh // 2)
@@ -241,17 +231,16 @@ class DualTransport:
         due[(start + torch.arange(turn, device=p.device)) % size] = True
         if not first:
             heaviest = min(size, len(giving.tokens) + self.refresh - turn)
-            due[columns] = True
+            due[self.costs.columns] = True
             due[p.topk(heaviest).indices] = True
-        # What the target lacks beyond the tokens used is received there too.
-        lacks = (p.float()[columns] < self.target.float()[columns]).index_fill(0, places, False)
-        light = torch.nonzero(lacks).flatten()
-        for known in (giving.tokens, receiving.tokens, columns[light]):
-            due[known] = False
-        rows = torch.nonzero(due).flatten()
+        due[giving.tokens] = False
+        due[receiving.tokens] = False
+        # What the target lacks is received there, beyond the tokens used too.
+        lacks = p.float() < self.target.float()
+        gives, takes = (torch.nonzero(due & side).flatten() for side in (~lacks, lacks))
         potential = state.potential.clone()
-        potential[rows] = self.costs.lowest(rows, places, g)
-        potential[columns[light]] = self.costs.highest(giving.tokens, f, light)
+        potential[gives] = self.costs.lowest(gives, receiving.tokens, g)
+        potential[takes] = self.costs.highest(giving.tokens, f, takes)
         potential[giving.tokens] = f
         potential[receiving.tokens] = -g
         return potential, state.cursor.new_tensor((start + turn) % size)
