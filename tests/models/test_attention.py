@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -206,3 +207,15 @@ def test_a_block_mask_goes_through_the_model(
         layout = Layout("packed", joined=True, multiple=128)
         found = policy(collate(toy_examples(), 0, layout), Request()).sums()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_mask_is_let_go_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout("packed", joined=True, multiple=attention.FLEX_BLOCK)
+    batch = collate(toy_examples(), 0, layout)
+    monkeypatch.setattr(attention, "_form", lambda *_: "flex")
+    before = len(attention._inputs)
+    kept = attention.attention_inputs(tiny_model("llama"), batch.visibility)
+    assert len(attention._inputs) == before + 1
+    del batch, kept
+    gc.collect()
+    assert len(attention._inputs) == before

@@ -13,6 +13,8 @@ from transformers import (
     FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,
@@ -141,3 +143,19 @@ def test_a_model_with_attention_of_its_own_gets_rows() -> None:
     policy.model.config._attn_implementation = "eager"
     found = choose_layout(TrainerConfig(layout="auto", row_capacity=100), [policy], 30)
     assert found == Layout("packed", capacity=100)
+
+
+def test_a_window_along_the_row_is_an_obstacle_at_any_length() -> None:
+    # GPT-Neo's local layers count places of the row, which a second response begins late in.
+    config = GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=8,
+        max_position_embeddings=64,
+    )
+    assert "local" in str(obstacle(GPTNeoForCausalLM(config), 5))
+    config.attention_layers = ["global", "global"]
+    assert obstacle(GPTNeoForCausalLM(config), 50) is None

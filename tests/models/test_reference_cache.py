@@ -210,3 +210,8 @@ def test_of_two_that_fill_at_once_one_computes_and_both_read(tmp_path: Path) -> 
     assert computed == alone
     assert all("done" in (folder / name).read_text() for name in ("one", "other"))
     assert only_file(folder).read_bytes() == only_file(tmp_path / "whole").read_bytes()
+
+
+def test_no_prompt_is_taken_for_another_that_begins_like_it() -> None:
+    # Behind a prompt of one token stands a one; both read 7 1 2 5 where lengths come last.
+    assert response_keys(example([7, 1], [[5]])) != response_keys(example([7], [[2, 5]]))

@@ -9,7 +9,7 @@ through transformers' attention interface.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -97,8 +97,11 @@ def block_mask(visibility: Visibility) -> Any:
     """
     from torch.nn.attention.flex_attention import BlockMask
 
+    # Its own object: `_inputs` keeps the mask only while nothing else holds the batch's.
+    own = replace(visibility)
+
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return visibility.sees(row, query, key)
+        return own.sees(row, query, key)
 
     _, length = visibility.example.shape
     device = visibility.example.device

@@ -36,6 +36,8 @@ def obstacle(model: Any, longest: int) -> str | None:
         return f"has layers that carry a state along the row{named}"
     if getattr(config, "alibi", False) or config.model_type in ALIBI:
         return "places tokens by where they stand in their row (ALiBi)"
+    if "local" in (getattr(config, "attention_layers", None) or ()):
+        return "has local layers, which count places of the row (GPT-Neo)"
     window = _window(config, kinds)
     if window is not None and longest > window:
         return f"sees {window} tokens at a time, and the longest example has {longest}"

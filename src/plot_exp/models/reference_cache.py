@@ -28,7 +28,7 @@ from plot_exp.files import remove_leftovers, replacing
 from plot_exp.ops.scores import Scores
 from plot_exp.progress import Bar
 
-LAYOUT = 1  # raise it when the file's layout or the meaning of its numbers changes
+LAYOUT = 2  # raise it when the file's layout or the meaning of its numbers changes
 BATCHES_A_PART = 16
 KEY_BYTES = 16
 
@@ -37,8 +37,9 @@ Say = Callable[[str], None]
 
 def response_keys(item: TokenisedExample) -> list[bytes]:
     """What tells each scored response from any other: the prompt's ids and its own."""
-    prompt = hashlib.blake2b(array("q", item.prompt_ids).tobytes(), digest_size=KEY_BYTES)
-    prompt.update(len(item.prompt_ids).to_bytes(8, "little"))
+    length = len(item.prompt_ids)
+    prompt = hashlib.blake2b(length.to_bytes(8, "little"), digest_size=KEY_BYTES)
+    prompt.update(array("q", item.prompt_ids).tobytes())
     keys = []
     for ids in item.response_ids:
         whole = prompt.copy()
