@@ -61,7 +61,7 @@ def test_every_sub_preference_has_a_row_and_what_is_missing_a_reason(make_run: M
     assert found["Humanity: MT-Bench, humanities, 1 to 10 ↑"][0] == "6.250"
     assert found["Coding: MT-Bench, coding, 1 to 10 ↑"] == [ABSENT, ABSENT]
     assert "Coding, Reasoning" in table.note or "Reasoning, Coding" in table.note
-    assert "mt_bench was run without it" in table.note
+    assert "mt_bench was run and gave no such number" in table.note
     # Of attacks that nobody ran there is no row.
     assert not any("SFS" in name for name in found)
 

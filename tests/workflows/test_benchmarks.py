@@ -133,6 +133,10 @@ def test_the_files_of_a_run_hold_both_sides(tmp_path):
     assert told["toy"]["after"]["settings"] == {"seed": 0, "limit": 3}
     assert told["toy"]["before"]["answers"] == 3
     assert told["other"] == {"after": {"not_run": "no judge"}}
+    refused = Measured(refused={"toy": "no attacker"})
+    write_outcomes(run_dir, refused, None)
+    told = json.loads((run_dir / "evaluations.json").read_text())
+    assert told["toy"]["after"]["settings"] == {"seed": 0, "limit": 3}
     assert len((run_dir / "evals/toy.jsonl").read_text().splitlines()) == 3
     assert len((run_dir / "evals/base_toy.jsonl").read_text().splitlines()) == 3
 

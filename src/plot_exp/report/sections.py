@@ -88,7 +88,8 @@ def reconstruction(contents: Contents) -> str:
     if contents.config is None:
         return contents.left_out("config.yaml")
     lines = []
-    if (plot := contents.setting("loss.plot")) is not None:
+    trained = contents.setting("task") != "evaluate"
+    if trained and (plot := contents.setting("loss.plot")) is not None:
         choices = ", ".join(f"{key}={value}" for key, value in plot.items())
         lines.append(
             "- **PLOT** is a reconstruction: arXiv 2604.01837 leaves choices open, and this run's "

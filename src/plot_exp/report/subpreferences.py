@@ -146,7 +146,7 @@ class Column:
         if sides:
             return str(sides[0]["not_run"])
         if any(self._sides(item.benchmark)):
-            return f"{item.benchmark} was run without it"
+            return f"{item.benchmark} was run and gave no such number"
         return f"not asked for: eval={item.benchmark} measures it"
 
     def settings(self, benchmark: str) -> str:
@@ -165,7 +165,9 @@ class Column:
 
 
 def columns_of_run(run: Contents) -> list[Column]:
-    """The start and the trained model of one run."""
+    """The start and the trained model of one run; one that was only measured stands alone."""
+    if run.setting("task") == "evaluate":
+        return [Column(str(run.setting("model.name") or "model"), [run])]
     terms = list(run.setting("loss", {}) or {})
     return [Column(BASE, [run], base=True), Column("+".join(terms) or "after training", [run])]
 

@@ -52,7 +52,9 @@ def write_outcomes(run_dir: Path, after: Measured, before: Measured | None) -> d
                 **({"facts": outcome.facts} if outcome.facts else {}),
             }
         for name, why in measured.refused.items():
-            found.setdefault(name, {})[side] = {"not_run": why}
+            # A later call that cannot run takes nothing away from one that did.
+            if "settings" not in found.setdefault(name, {}).get(side, {}):
+                found[name][side] = {"not_run": why}
     write_json(run_dir / EVALUATIONS, found)
     for name, outcome in after.outcomes.items():
         _write_rows(run_dir / "evals" / f"{name}.jsonl", outcome.samples)

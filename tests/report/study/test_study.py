@@ -17,6 +17,7 @@ from plot_exp.config.schema import Config
 from plot_exp.report import compare, contents
 from plot_exp.report.study.groups import baseline_of, grouped
 from plot_exp.report.study.write import Study
+from plot_exp.report.subpreferences import columns_of_run
 from plot_exp.workflows import report
 
 MakeRun = Callable[..., Path]
@@ -128,3 +129,16 @@ def test_repeated_and_unfinished_runs_are_named(make_run: MakeRun, tmp_path: Pat
     text = (tmp_path / "all" / "comparison.md").read_text()
     assert "left out (not finished, or failed): c." in text
     assert "repeat a setting and seed" in text
+
+
+def test_a_model_that_was_only_measured_has_no_loss(make_run: MakeRun, tmp_path: Path) -> None:
+    run_dir = make_run("all/base")
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text()) | {"task": "evaluate"}
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+    make_run("all/trained")
+    runs = [contents.read(run) for run in compare.find(tmp_path / "all")]
+    assert [group.label for group in grouped(runs)] == ["dpo+plot", "tiny, only measured"]
+    (column,) = columns_of_run(contents.read(run_dir))
+    assert column.title == "tiny"
+    report.run(Config.model_construct(runs=str(run_dir)), tmp_path)
+    assert "**PLOT** is a reconstruction" not in (run_dir / "report.md").read_text()

@@ -22,6 +22,7 @@ INCIDENTAL = (
     "logger",
     "trainer.progress",
     "seed",
+    "task",
     "run",
     "runs",
 )
@@ -130,6 +131,10 @@ def _settings(run: Contents) -> dict[str, Any]:
         for key, value in leaves.items()
         if not any(key == name or key.startswith(f"{name}.") for name in INCIDENTAL)
     }
+    if run.setting("task") == "evaluate":
+        # A model that was only measured has no loss, whatever the defaults were.
+        kept = {key: value for key, value in kept.items() if not key.startswith("loss.")}
+        return {"loss": f"{run.setting('model.name')}, only measured", **kept}
     return {"loss": "+".join(terms), **kept}
 
 
