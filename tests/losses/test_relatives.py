@@ -197,3 +197,19 @@ def test_without_pairs_only_a_likelihood_is_left(name: str) -> None:
     left = 2.0 if TERMS[name].likelihood else 0.0
     assert loss.item() == left
     assert gradient.tolist() == ([-0.5, -0.5] if left else [0.0, 0.0])
+
+
+@pytest.mark.parametrize("reduction", ["token", "sequence"])
+def test_what_orpo_reports_of_a_part_is_that_parts_mean(reduction: str) -> None:
+    """Parts are averaged for the log, so a share of the whole would shrink with their number."""
+    term = build("orpo", reduction=reduction)
+    rows = [[-1.0, -2.0], [-3.0], [-0.5, -0.25], [-4.0]]
+    both = ranked((2, 1), (2, 1))
+    whole = term(scores(rows), None, both, totals(both)).metrics
+    parts = [
+        term(scores(rows[at : at + 2]), None, ranked((2, 1)), totals(both)).metrics for at in (0, 2)
+    ]
+    for key in ("nll", "odds_ratio"):
+        mean = (parts[0][key] + parts[1][key]) / 2
+        torch.testing.assert_close(whole[key], mean, rtol=1e-12, atol=0)
+    assert whole["nll"].item() == pytest.approx((3 + 0.75) / 4)

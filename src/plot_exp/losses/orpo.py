@@ -52,8 +52,19 @@ class ORPO(Term):
         nll = negative_log_likelihood(policy, responses, totals, self.reduction)
         return TermResult(
             nll + self.odds_weight * ratio,
-            {"nll": nll.detach(), "odds_ratio": ratio.detach()},
+            {
+                "nll": nll.detach() * self._share(responses, totals),
+                "odds_ratio": loss.detach().sum() / max(len(loss), 1),
+            },
         )
+
+    def _share(self, responses: Responses, totals: Totals) -> Tensor:
+        """The factor from a part's share of the batch's likelihood to the part's own mean."""
+        if self.reduction == "token":
+            whole, own = totals.tokens["chosen"], responses.length[responses.chosen].sum()
+        else:
+            whole, own = totals.responses["chosen"], responses.chosen.sum()
+        return whole / own.clamp_min(1)
 
 
 TERM = ORPO
