@@ -43,6 +43,9 @@ def test_a_setting_of_a_benchmark_that_is_not_chosen_says_so() -> None:
 
 def test_a_served_model_is_measured_by_itself(tmp_path) -> None:
     served = ["eval=gsm8k", "eval.endpoint.url=http://localhost:1/v1"]
+    with pytest.raises(UserError, match=r"endpoint\.url=.* needs eval\.endpoint\.model"):
+        check(compose(["task=evaluate", *served]))
+    served.append("eval.endpoint.model=theirs")
     check(compose(["task=evaluate", *served]))
     for other in ("task=train", f"run={tmp_path}"):
         with pytest.raises(UserError, match=f"endpoint.url=.* with {other}"):

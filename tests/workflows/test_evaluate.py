@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plot_exp.__main__ import main
+from plot_exp.errors import UserError
 from plot_exp.generators.local import LocalGenerator
 
 from fake_server import Seen, chat, serving
@@ -172,3 +173,24 @@ def test_published_annotations_take_no_model_and_stand_alone(
     assert len((tmp_path / "alone/evals/alpaca_eval.jsonl").read_text().splitlines()) == 5
     assert evaluate("eval=values", chosen[1], "hydra.run.dir=nothing") == 2
     assert "by themselves" in capsys.readouterr().err
+
+
+def test_training_says_before_it_begins_what_cannot_be_measured_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PLOT_EXP_DATA", raising=False)
+
+    def reached(*_, **__):
+        raise UserError("data are read")
+
+    monkeypatch.setattr("plot_exp.workflows.train.prepare", reached)
+    train = ["logger=none", "trainer.progress=false", "hydra.run.dir=run"]
+    assert main([*train, "eval=mt_bench"]) == 2
+    said = capsys.readouterr()
+    assert "mt_bench will not be measured after training: MT-Bench needs" in said.out
+    assert "data are read" in said.err
+    assert main([*train, "eval=lm_eval"]) == 2
+    assert "eval.lm_eval.tasks is empty" in capsys.readouterr().err
+    assert main([*train, "eval=mt_bench", "eval.judge.url=http://localhost/v1"]) == 2
+    assert "eval.judge.url=http://localhost/v1 needs eval.judge.model" in capsys.readouterr().err

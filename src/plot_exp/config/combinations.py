@@ -178,6 +178,21 @@ def _a_served_model_stands_alone(config: Config) -> Iterator[str]:
         )
 
 
+def _endpoints_are_named_in_full(config: Config) -> Iterator[str]:
+    evaluation = config.eval
+    sections = {"eval.endpoint": evaluation.endpoint, "eval.judge": evaluation.judge}
+    for name in BENCHMARKS:
+        if own := getattr(getattr(evaluation, name), "judge", None):
+            sections[f"eval.{name}.judge"] = getattr(own, "endpoint", own)
+    for key, section in sections.items():
+        if (section.url is None) != (section.model is None):
+            there, absent = ("url", "model") if section.url else ("model", "url")
+            yield (
+                f"{key}.{there}={getattr(section, there)} needs {key}.{absent} beside it: the "
+                "address of a server, and the name of a model there"
+            )
+
+
 def _published_annotations_stand_alone(config: Config) -> Iterator[str]:
     section = config.eval.alpaca_eval
     if section is None or section.annotations is None:
@@ -237,6 +252,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _name_is_a_folder_name,
     _task_has_its_folder,
     _a_served_model_stands_alone,
+    _endpoints_are_named_in_full,
     _published_annotations_stand_alone,
     _microbatches_fill_the_batch,
     _mix_has_sources,

@@ -73,6 +73,17 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     return found
 
 
+def before_training(config: Config, run_dir: Path) -> None:
+    """Opens the benchmarks of `eval`: what they lack is told before hours of training, not after.
+
+    Raises:
+        UserError: a setting or a file of theirs cannot be used.
+    """
+    if chosen(config.eval):
+        for name, why in Evaluation(config, run_dir, config).opened().refused.items():
+            print(f"{name} will not be measured after training: {why}", flush=True)
+
+
 def after_training(config: Config, run_dir: Path) -> dict[str, float]:
     """The benchmarks of `eval` on a run that has just written its model/, for its metrics.json.
 
@@ -81,7 +92,11 @@ def after_training(config: Config, run_dir: Path) -> dict[str, float]:
     if not chosen(config.eval):
         return {}
     own = config.model_copy(update={"run": str(run_dir)})
-    after, before = Evaluation(own, run_dir, config).benchmarks()
+    try:
+        after, before = Evaluation(own, run_dir, config).benchmarks()
+    except UserError as error:
+        print(f"the benchmarks could not be run: {error}", flush=True)
+        return {}
     found = write_outcomes(run_dir, after, before)
     _say(after, before)
     return found
@@ -106,6 +121,26 @@ class Evaluation:
         """Progress as this call wants it."""
         return choose(self.config.trainer.progress)
 
+    @property
+    def cache_dir(self) -> Path:
+        """What benchmarks keep between calls."""
+        return Path(self.config.cache_dir).expanduser() / "evaluations"
+
+    def opened(self) -> Opened:
+        """The benchmarks of this call, with their data.
+
+        Raises:
+            UserError: a setting is wrong.
+        """
+        evaluation = self.config.eval
+        tools = Tools(
+            self.cache_dir,
+            evaluation.batch_size,
+            evaluation.judge,
+            lambda: self.split.validation,
+        )
+        return open_benchmarks(evaluation, tools)
+
     def quick(self) -> dict[str, float]:
         """Preferences and answers on the run's validation examples, where `eval` asks for them."""
         if not (self.config.eval.preferences or self.config.eval.generations):
@@ -128,19 +163,13 @@ class Evaluation:
         """The measured model's numbers, and those of the start of a run."""
         if not chosen(self.config.eval):
             return Measured(), None
-        tools = Tools(
-            Path(self.config.cache_dir).expanduser() / "evaluations",
-            self.config.eval.batch_size,
-            self.config.eval.judge,
-            lambda: self.split.validation,
-        )
-        opened = open_benchmarks(self.config.eval, tools)
+        opened = self.opened()
         if not opened.benchmarks:
             return Measured(refused=opened.refused), None
         if all(isinstance(one, PublishedAnnotations) for one in opened.benchmarks):
             return self._measure(opened, Subject(NoModel(), ""), "", frozenset()), None
         if self.config.eval.endpoint.url is not None:
-            return self._measure(opened, self._served(tools), "", frozenset()), None
+            return self._measure(opened, self._served(), "", frozenset()), None
         start = self._start()
         base = self._subject(start, self.trained.model.revision, start.policy)
         if self.config.run is None:
@@ -159,7 +188,7 @@ class Evaluation:
             return measure(
                 opened,
                 subject,
-                Path(self.config.cache_dir).expanduser() / "evaluations",
+                self.cache_dir,
                 reference=reference,
                 trained_on=trained_on,
                 bar=self.bar,
@@ -188,9 +217,9 @@ class Evaluation:
         identity = hashlib.sha256(repr(made_of).encode()).hexdigest()
         return Subject(generator, identity, reference)
 
-    def _served(self, tools: Tools) -> Subject:
+    def _served(self) -> Subject:
         endpoint = self.config.eval.endpoint
-        generator = EndpointGenerator(endpoint, tools.cache_dir / "answers", "eval.endpoint")
+        generator = EndpointGenerator(endpoint, self.cache_dir / "answers", "eval.endpoint")
         return Subject(generator, f"{endpoint.url} {endpoint.model}")
 
     def _trained_on(self) -> frozenset[str]:

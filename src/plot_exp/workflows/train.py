@@ -41,7 +41,7 @@ from plot_exp.workflows.engine import (
     remove_older_checkpoints,
     require_accelerator,
 )
-from plot_exp.workflows.evaluate import after_training
+from plot_exp.workflows.evaluate import after_training, before_training
 from plot_exp.workflows.export import export_model
 from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurer, write_measured
@@ -64,6 +64,7 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     print(f"run folder: {run_dir}", flush=True)
     with _settings_on_disk(config, run_dir):
         require_accelerator(config.trainer)
+        before_training(config, run_dir)
         prepared = prepare(config, bar)
         policy = prepared.start.policy
         opened, tokeniser = open_reference(config, prepared.start), prepared.start.tokeniser
