@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from plot_exp.config.composition import compose
 from plot_exp.data.collate import Batch
 from plot_exp.data.loader import StepLoader
-from plot_exp.losses.composite import build
+from plot_exp.losses.composite import Composite, build
 from plot_exp.models.reference import PolicyStart
 from plot_exp.module import PreferenceModule, learning_rate_factor
 from plot_exp.progress import shown
@@ -47,6 +48,9 @@ class _Module(PreferenceModule):
             optimizer, lambda step: learning_rate_factor(step, self.steps, self.optimizer_settings)
         )
 
+    def share(self, other: _Module) -> None:
+        self._own, self._schedule = other._own, other._schedule
+
     def optimizers(self, *_: Any, **__: Any) -> Any:
         return self._own
 
@@ -73,6 +77,7 @@ class Stepper:
         composite = build(config.loss, context)
         reference = settle_reference(config, opened, prepared, composite, shown)
         context = build_context(config, reference, tokeniser, prepared.train, prepared.layout)
+        self.context, self.reference, self.steps = context, reference, steps
         measurer = Measurer(config, prepared, reference, composite, context, shown)
         if isinstance(opened, PolicyStart):
             opened.moved = True
@@ -89,19 +94,30 @@ class Stepper:
             layout=prepared.layout,
             group_by_length=config.trainer.group_by_length,
         )
-        self.module = _Module(
-            self.policy,
-            reference if composite.needs_reference else None,
-            composite,
-            trainer_config=config.trainer,
-            optimizer_config=config.optimizer,
-            steps=steps,
-            seed=config.seed,
-            log=lambda *_: None,
-            mismatch=measurer.mismatch,
-        )
+        self.mismatch = measurer.mismatch
+        self.module = self._module(composite)
         self.module.attach()
         self.policy.train()
+
+    def _module(self, composite: Composite) -> _Module:
+        return _Module(
+            self.policy,
+            self.reference if composite.needs_reference else None,
+            composite,
+            trainer_config=self.config.trainer,
+            optimizer_config=self.config.optimizer,
+            steps=self.steps,
+            seed=self.config.seed,
+            log=lambda *_: None,
+            mismatch=self.mismatch,
+        )
+
+    def beside(self, overrides: Sequence[str]) -> Stepper:
+        """The same policy, reference and optimizer under another loss, where two do not fit."""
+        other = copy.copy(self)
+        other.module = self._module(build(compose([*overrides]).loss, self.context))
+        other.module.share(self.module)
+        return other
 
     def seconds(self, batches: list[Batch]) -> float:
         """Takes one step on the batches and says how long it took."""
