@@ -24,6 +24,7 @@ MISTAKES = [
     ("loss.plot.alhpa=1", ["did you mean 'loss.plot.alpha'"]),
     ("loss=dpo loss.plot.alpha=1", ["'plot' is not in the chosen loss", "loss=dpo+plot"]),
     ("+loss.sft.weight=1", ["'sft' is not in loss=dpo+plot", "loss=dpo+plot+sft"]),
+    ("loss.plot.gamma=1", ["'loss.plot.gamma'", "loss.plot knows: ", "anchor_gamma"]),
     ("loss.plot.side=chsen", ["loss.plot.side=chsen", "did you mean 'chosen'"]),
     ("trainer.max_step=3", ["did you mean 'trainer.max_steps'"]),
     ("batch_size=3", ["did you mean 'trainer.batch_size'"]),

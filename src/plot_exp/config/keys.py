@@ -80,6 +80,10 @@ def unknown_key(key: str, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}; {'.'.join(base)!r} is a single value"
     if guess := nearest(rest[0], section.model_fields):
         return f"unknown key {key!r}; did you mean {'.'.join([*base, guess])!r}?"
+    if base[:1] == ["loss"] and len(base) > 1:
+        # Another term's setting of that name is another setting.
+        place = ".".join(base)
+        return f"unknown key {key!r}; {place} knows: {', '.join(sorted(section.model_fields))}"
     everywhere = list(dotted(model))
     by_last = [name for name in everywhere if name.rsplit(".", 1)[-1] == parts[-1]]
     guess = by_last[0] if by_last else nearest(key, everywhere)
