@@ -50,7 +50,8 @@ def test_the_bounds_enclose_pots_value(transport: str) -> None:
     else:
         assert found.plan_cost is not None
         assert found.plan_cost >= exact * (1 - 1e-4)
-        assert metrics["plan_excess"] == pytest.approx(found.plan_cost / found.full.upper - 1)
+        assert metrics["plan_excess"] == pytest.approx(found.plan_cost / found.full.lower - 1)
+        assert metrics["plan_excess"] >= 0
 
 
 def test_on_one_line_the_cheap_form_is_exact_transport() -> None:
@@ -63,6 +64,19 @@ def test_on_one_line_the_cheap_form_is_exact_transport() -> None:
         assert found is not None
         assert found.value == pytest.approx(found.full.upper, rel=0.02)
         assert found.plan_cost == pytest.approx(found.value, rel=1e-4)
+
+
+def test_with_light_tokens_left_out_the_plan_is_held_against_its_own_optimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a line the plan for the tokens used is their optimum, however few they are."""
+    monkeypatch.setattr("plot_exp.evals.faithfulness.LIMIT", 6)
+    points = torch.randn(SIZE, 1, generator=torch.Generator().manual_seed(6))
+    plot, facts = built(points, scale="raw")
+    found = faithfulness(plot, facts, torch.full((SIZE,), 1 / SIZE))
+    assert found is not None
+    assert found.carried < 0.9
+    assert 0 <= found.metrics()["plan_excess"] < 0.02
 
 
 def test_carried_potentials_are_left_as_they_were() -> None:

@@ -23,7 +23,7 @@ from plot_exp.ot.geometry import LineTransport, normalised
 from plot_exp.ot.residual import residual
 
 # Tokens a side: the solution takes a fraction of a second on a CPU.
-LIMIT = 768
+LIMIT = 1_536
 SHOWN_FLOWS = 30
 
 # Flows of slices are many; their embeddings are looked up in blocks.
@@ -39,7 +39,8 @@ class Faithfulness:
         full: bounds of full transport of the carried residuals, scaled to the whole residual.
         carried: the smaller of the two sides' shares of residual mass on the tokens used.
         gradient: agreement of the form's gradient with the full potential.
-        plan_cost: the cost of the form's own plan in the full cost; None where it has none.
+        plan_cost: what the form's own plan for the carried residuals costs in the full cost; None
+            where it has no plan.
         form_flows: the largest flows of the form's plan, None likewise.
         full_flows: the largest flows of full transport.
         mass: what moves.
@@ -65,8 +66,8 @@ class Faithfulness:
             "gradient_receiving": self.gradient.receiving,
             "carried": self.carried,
         }
-        if self.plan_cost is not None and self.full.upper > 0:
-            found["plan_excess"] = self.plan_cost / self.full.upper - 1
+        if self.plan_cost is not None and self.full.lower > 0:
+            found["plan_excess"] = self.plan_cost / self.full.lower - 1
         return {key: number for key, number in found.items() if number == number}
 
     def rows(self, names: Sequence[str]) -> dict[str, Any]:
@@ -93,16 +94,20 @@ def faithfulness(plot: PLOT, context: Context, distribution: Tensor) -> Faithful
     masses = [total * side.masses / side.masses.sum() for side in (giving, receiving)]
     found = bounds(matrix, *masses)
     value, gradient = _value_and_gradient(plot, p)
-    flows = None
+    flows = plan_cost = None
     transport = plot.transport
     if isinstance(transport, LineTransport):
         flows = line_flows(p, q, transport)
+        # Like is compared with like: the plan for the tokens that full transport was solved on.
+        carried = q.index_add(0, giving.tokens, masses[0])
+        carried = carried.index_add(0, receiving.tokens, -masses[1])
+        plan_cost = _plan_cost(plot, table, line_flows(carried, q, transport))
     return Faithfulness(
         value=value,
         full=found,
         carried=min(shares),
         gradient=agreement(gradient, giving, receiving, found.f, found.g, scaled=True),
-        plan_cost=None if flows is None else _plan_cost(plot, table, flows),
+        plan_cost=plan_cost,
         form_flows=None if flows is None else flows.largest(SHOWN_FLOWS),
         full_flows=matrix_flows(found.plan, matrix, giving.tokens, receiving.tokens, SHOWN_FLOWS),
         mass=float(total),
