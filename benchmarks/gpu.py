@@ -65,20 +65,7 @@ SMALL = QWEN_7B | {
     "num_attention_heads": 4,
 }
 CASES = {"full": (), "lora": ("model.lora.rank=16", "model.lora.target_modules=all-linear")}
-WORDS = [
-    "apple",
-    "basket",
-    "answer",
-    "seven",
-    "country",
-    "morning",
-    "idea",
-    "map",
-    "table",
-    "good",
-    "river",
-    "stone",
-]
+WORDS = ("apple", "basket", "answer", "seven", "country", "morning", "idea", "map", "table")
 WARM_UP = 3
 
 

@@ -117,6 +117,10 @@ def _start(jobs: Sequence[Sequence[str]], processes: int) -> None:
         )
         for rank in range(processes)
     ]
-    for process in started:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output.decode()
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=900)
+            assert process.returncode == 0, output.decode()
+    finally:
+        for process in started:
+            process.kill()
