@@ -311,8 +311,8 @@ def main() -> None:
             f"{arguments.subset or ''} (mean tokens: prompt {prompt:.0f}, chosen {chosen:.0f}, "
             f"rejected {rejected:.0f}), batch {arguments.batch}, AdamW, fp32; Qwen2 architecture, "
             f"hidden {arguments.hidden}, {arguments.layers} layers, vocabulary {arguments.vocab}. "
-            "TRL without bf16 and activation checkpointing, which are its defaults, but for the "
-            f"last row. Median (least–most) of {arguments.repetitions} runs of each, in turn.",
+            "TRL without bf16 and activation checkpointing, which are its defaults, except where a "
+            f"row says so. Median (least–most) of {arguments.repetitions} runs of each, in turn.",
             "",
             f"{describe(arguments.threads)}; TRL {versions['trl']} with torch "
             f"{versions['torch']}, transformers {versions['transformers']}.",

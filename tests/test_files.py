@@ -25,6 +25,17 @@ def test_text_and_json_come_back_as_they_went(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_writer_made_private_is_readable_in_its_place(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("a")
+            temporary.chmod(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
 def test_half_written_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "before")
