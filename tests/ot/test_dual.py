@@ -183,6 +183,31 @@ def test_tokens_that_share_a_point_do_not_break_it() -> None:
     assert exact * 0.99 <= outcome.upper.item() < 1.05 * exact
 
 
+def test_tokens_at_one_point_cost_nothing() -> None:
+    target, p = target_and_policy(50, 0)
+    transport = DualTransport(build_cost(torch.ones(50, 4), scale="raw", target=target), target)
+    state = transport.step(p, DualState.start(50)).state
+    outcome = transport.step(p, state, with_upper=True)
+    assert outcome.upper is not None
+    assert outcome.distance.item() == pytest.approx(0, abs=1e-30)
+    assert outcome.upper.item() == 0
+    assert bool(torch.isfinite(outcome.state.potential).all())
+
+
+def test_the_entropy_is_set_where_the_sides_first_have_several_tokens() -> None:
+    """One token a side says nothing of ε, and ε follows too slowly to make up for a wrong one."""
+    target, p = target_and_policy(800, 0)
+    clustered = build_cost(embeddings("clustered", 800), target=target)
+    transport = DualTransport(clustered, target)
+    near = target.clone()
+    near[target.argmax()] -= 0.01
+    near[(target == 0).nonzero()[0]] += 0.01
+    state = transport.step(near, DualState.start(800)).state
+    outcome = transport.step(p, state, with_upper=True)
+    assert outcome.upper is not None
+    assert outcome.distance.item() > 0.9 * outcome.upper.item()
+
+
 def test_refine_from_wild_potentials_stays_finite() -> None:
     generator = torch.Generator().manual_seed(3)
     cost = torch.rand(40, 30, generator=generator)

@@ -170,6 +170,9 @@ class DualTransport:
         wanted = self.epsilon * within_deviation(f, a, g, b)
         if wanted > 0:
             epsilon = min(max(wanted, epsilon / _EPSILON_CHANGE), epsilon * _EPSILON_CHANGE)
+        else:
+            # One token a side says nothing of ε: a first step leaves it to the next.
+            epsilon = float(state.epsilon)
         following = DualState(potential, state.epsilon.new_tensor(epsilon), cursor)
         carried = (giving.masses.sum() / total, receiving.masses.sum() / total)
         distance = follow(p, value, potential)

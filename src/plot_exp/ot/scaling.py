@@ -129,7 +129,7 @@ def coarse_potential(cost: Tensor, a: Tensor, b: Tensor, relative: float) -> tup
     deviation within the two sides.
     """
     g = torch.zeros_like(b)
-    floor = centred_deviation(cost, a, b) * 1e-3
+    floor = max(centred_deviation(cost, a, b) * 1e-3, torch.finfo(torch.float32).tiny)
     epsilon = max(float(cost.max()), floor)
     while True:
         g = refine(cost, a, b, g, epsilon, 10).g

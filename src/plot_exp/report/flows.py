@@ -54,7 +54,7 @@ def tables(distribution: dict[str, Any]) -> str:
                 [
                     escape(printable(str(row["giver"]))),
                     escape(printable(str(row["receiver"]))),
-                    number(row["mass"]),
+                    f"{row['mass']:.3g}",
                     f"{row['share']:.1%}".replace("%", " %"),
                     number(row["cost"]),
                 ]
@@ -63,7 +63,7 @@ def tables(distribution: dict[str, Any]) -> str:
             header = ["From", "To", "Mass", "Of all that moves", "Cost of a unit"]
             blocks.append(
                 f"**{_TIMES[time]}: {caption}.** Mass {number(found['mass'])} moves in all.\n\n"
-                + table(header, rows, 2)
+                + table(header, rows, 3)
             )
     return details("Which tokens give mass to which", "\n\n".join(blocks)) if blocks else ""
 
