@@ -67,6 +67,11 @@ MISTAKES = [
     ("dataset=gsm8k dataset.rejected=none loss=aot_unpaired", ["'aot_unpaired'", "gsm8k has none"]),
     ("loss=plot loss.plot.gradient_share=0.1", ["gradient_share=0.1", "loss=dpo+plot"]),
     ("loss.plot.gradient_share=0.1 loss.plot.alpha=0", ["loss.plot.alpha=0", "positive"]),
+    ("loss.plot.cost_shape=power", ["cost_shape=power", "transport=line", "transport=dual"]),
+    (
+        "loss.plot.transport=exact loss.plot.cost_distance=geodesic",
+        ["cost_distance=geodesic", "transport=exact", "transport=dual"],
+    ),
     ("loss.plot.transport=dual loss.plot.distribution=position", ["distribution=batch"]),
     ("loss.plot.transport=dual trainer.coupling=microbatch", ["coupling=exact"]),
     ("loss.plot.transport=dual trainer.coupling=carried", ["carried", "coupling=exact"]),

@@ -12,6 +12,8 @@ from plot_exp.config.losses import TERMS, PLOTConfig
 from plot_exp.config.schema import Config, ModelConfig
 from plot_exp.errors import UserError
 
+# Forms of transport whose cost is a distance along lines.
+LINES = ("line", "path", "sliced")
 WITHOUT_REJECTED = ("gsm8k", "math")
 FOLDERS = {"resume": "a run directory", "run": "a run directory", "runs": "a directory of runs"}
 
@@ -82,6 +84,28 @@ def _gradient_share_has_two_sides(config: Config) -> Iterator[str]:
             yield (
                 f"{key} with loss.{term}.{factor}=0: the first step is taken with that factor, "
                 "and a gradient of zero has no share; give it a positive one"
+            )
+
+
+def _a_cost_is_read_by_the_transport(config: Config) -> Iterator[str]:
+    section = config.loss.get("plot")
+    if not isinstance(section, PLOTConfig):
+        return
+    if section.cost_distance != "straight" and section.transport in ("sinkhorn", "exact"):
+        yield (
+            f"loss.plot.cost_distance={section.cost_distance} with loss.plot.transport="
+            f"{section.transport}: light tokens are summed up at one point there, and a graph "
+            "has none between tokens; write loss.plot.transport=dual"
+        )
+    if section.transport not in LINES:
+        return
+    for key, field in PLOTConfig.model_fields.items():
+        value = getattr(section, key)
+        if key.startswith("cost_") and value != field.get_default(call_default_factory=True):
+            yield (
+                f"loss.plot.{key}={value} with loss.plot.transport={section.transport}: this form "
+                "has a line for a cost and does not read it; write loss.plot.transport=dual, or "
+                "leave it out"
             )
 
 
@@ -260,6 +284,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _rejected_fits_the_data,
     _terms_find_what_they_need,
     _gradient_share_has_two_sides,
+    _a_cost_is_read_by_the_transport,
     _carried_potentials_have_one_batch,
     _a_cached_reference_has_what_terms_ask,
     _an_adapter_is_there_to_be_off,
