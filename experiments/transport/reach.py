@@ -10,15 +10,14 @@ within each side, where a constant does not matter; see `plot_exp.ot.agreement`.
 from __future__ import annotations
 
 import csv
-import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from trajectory import Trajectory
+from write import write_reach
 
 from plot_exp.ot.agreement import agreement
 from plot_exp.ot.costs import Cost, build_cost
@@ -51,11 +50,9 @@ def follow_run(trajectory: Trajectory, cost: Cost, steps: int) -> list[dict[str,
     """One row for every step that is compared: the first, the second and every fifth."""
     transport = DualTransport(cost, trajectory.target, limit=LIMIT)
     state = DualState.start(len(trajectory.target))
-    rows, seconds = [], []
+    rows = []
     for step, p in enumerate(trajectory.distributions[:steps]):
-        started = time.perf_counter()
         outcome = transport.step(p, state)
-        seconds.append(time.perf_counter() - started)
         before, state = state, outcome.state
         if step not in (0, 1) and (step + 1) % 5:
             continue
@@ -86,8 +83,7 @@ def follow_run(trajectory: Trajectory, cost: Cost, steps: int) -> list[dict[str,
                 "scalings": outcome.scalings,
             }
         )
-    warm = 1e3 * statistics.median(seconds[1:])
-    return [{**row, "ms, median of warm steps": warm} for row in rows]
+    return rows
 
 
 def main() -> None:
@@ -115,7 +111,11 @@ def main() -> None:
     with Path(out).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(
+            {key: f"{cell:.5g}" if isinstance(cell, float) else cell for key, cell in row.items()}
+            for row in rows
+        )
+    write_reach(Path(out).parent)
 
 
 if __name__ == "__main__":
