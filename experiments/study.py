@@ -30,8 +30,11 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"))
     parser.add_argument("--no-run", action="store_true", help="only compare what is there")
     arguments, overrides = parser.parse_known_args()
+    overrides = [text for text in overrides if text != "--"]
     given = [f"sweep={arguments.name}", f"size={arguments.size}", *overrides]
-    command = ["python", "-m", "plot_exp", *given]
+    # How points are launched and logged changes no result.
+    shown = [text for text in given if not text.startswith(("hydra", "logger"))]
+    command = ["python", "-m", "plot_exp", *shown]
     folder = arguments.output_dir / "sweeps" / sweep_folder(arguments.name, arguments.size)
     if not arguments.no_run:
         given.append(f"output_dir={arguments.output_dir}")
