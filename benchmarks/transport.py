@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,11 @@ def main() -> None:
         print(rows[-1], flush=True)
 
     mass = steps[0]
-    for name, options in (("line", {}), ("sliced, 64 directions", {"transport": "sliced"})):
+    kinds: dict[str, dict[str, Any]] = {
+        "line": {},
+        "sliced, 64 directions": {"transport": "sliced"},
+    }
+    for name, options in kinds.items():
         started = time.process_time()
         transport = build_transport(embedding, token_mass=mass, target=target, **options)
         once = time.process_time() - started
