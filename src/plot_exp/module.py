@@ -188,7 +188,8 @@ class PreferenceModule(pl.LightningModule):
         due = {name: share for name, share in self.shares.items() if share.due(step)}
         norms = read_together(meter.norms()) if due else {}
         for name, share in due.items():
-            share.update(norms[self.composite.vanilla], norms[name])
+            scheduled = share.term.scheduled(step, self.steps)
+            share.update(norms[self.composite.vanilla], norms[name], scheduled)
 
     def _finish_step(self, metrics: dict[str, Tensor | float], step: int) -> None:
         values = read_together(metrics)
@@ -206,7 +207,7 @@ class PreferenceModule(pl.LightningModule):
         counts = [Totals.of([batch.responses]) for batch in microbatches]
         device = self.policy.device
         microbatches = [batch.to(device, non_blocking=True) for batch in microbatches]
-        weights = self.composite.weights
+        weights = self._weights(self.completed_steps + 1)
         passes = Passes(
             self.policy,
             self.reference if self.composite.needs_reference else None,
@@ -243,6 +244,9 @@ class PreferenceModule(pl.LightningModule):
             mismatched=mismatched,
         )
 
+    def _weights(self, step: int) -> dict[str, float]:
+        return self.composite.weights_at(step, self.steps)
+
     def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:
         shared = any(share.due(step) for share in self.shares.values())
         if not shared and not (logging and self.settings.log_term_gradients):
@@ -252,11 +256,14 @@ class PreferenceModule(pl.LightningModule):
     def _step_metrics(
         self, outcome: Outcome, meter: TermGradientMeter | None, norm: Tensor
     ) -> dict[str, Tensor | float]:
-        metrics = term_metrics("train", outcome.terms, self.composite.weights)
+        weights = self._weights(self.completed_steps)
+        metrics = term_metrics("train", outcome.terms, weights)
         metrics |= response_metrics("train", outcome.whole(self.world), self.composite.beta)
         metrics["train/grad_norm"] = norm
         metrics |= {
-            f"train/weight/{name}": share.term.weight for name, share in self.shares.items()
+            f"train/weight/{name}": weights[name]
+            for name, term in self.composite.named_terms()
+            if name in self.shares or term.schedule != "constant"
         }
         if meter is not None:
             metrics |= meter.metrics(self.composite.vanilla)

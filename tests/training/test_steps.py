@@ -271,3 +271,34 @@ def test_a_resumed_run_goes_on_with_the_same_share(tmp_path: Path) -> None:
     assert resumed.module.shares["plot"].state() == whole.module.shares["plot"].state()
     for one, other in zip(whole.weights(), resumed.weights(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_schedule_moves_the_factor_over_the_run(tmp_path: Path) -> None:
+    def run(name: str, alpha: float, schedule: Any, stop_after: int | None = None) -> Trained:
+        plot = PLOTConfig(alpha=alpha, schedule=schedule)
+        sections = {"dpo": DPOConfig(), "plot": plot}
+        return Trained(tmp_path / name, sections, steps=4, stop_after=stop_after, log_every=1)
+
+    falling = run("falling", 4.0, "falling").logged
+    rising = run("rising", 4.0, "rising").logged
+
+    assert [falling[step]["train/weight/plot"] for step in range(1, 5)] == [4, 3, 2, 1]
+    assert [rising[step]["train/weight/plot"] for step in range(1, 5)] == [1, 2, 3, 4]
+    started = run("started", 4.0, "rising", stop_after=1)
+    by_hand = run("by_hand", 1.0, "constant", stop_after=1)
+    for one, other in zip(started.weights(), by_hand.weights(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_gradient_share_is_measured_apart_from_the_schedule() -> None:
+    term = built({"plot": PLOTConfig(alpha=2.0, gradient_share=0.5, schedule="rising")}).terms[
+        "plot"
+    ]
+    share = GradientShare(term)
+
+    share.update(other=8.0, weighted=1.0, scheduled=0.25)
+
+    # Its gradient at factor 1 was 1 / (2 · 0.25) = 2, and half of 8 is 4.
+    assert term.weight == pytest.approx(2.0)
+    assert term.scheduled(1, 4) == 0.25
+    assert term.scheduled(4, 4) == 1.0

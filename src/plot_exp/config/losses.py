@@ -26,7 +26,7 @@ from plot_exp.config.relatives import (
     SimPOConfig,
     TDPOConfig,
 )
-from plot_exp.config.terms import Term, TermConfig
+from plot_exp.config.terms import Schedule, Term, TermConfig
 from plot_exp.errors import UserError
 
 
@@ -85,6 +85,8 @@ class ShareConfig(Term):
         gradient_share: sets the term's factor so that its gradient has this share of the norm of
             the first other term's; null leaves the factor as it is given.
         gradient_share_every: steps between two measurements of the norms.
+        schedule: how the term's factor goes over the run: as it is, or linearly up to it or down
+            from it.
     """
 
     auxiliary: ClassVar[bool] = True
@@ -92,6 +94,7 @@ class ShareConfig(Term):
 
     gradient_share: float | None = Field(None, gt=0)
     gradient_share_every: int = Field(10, ge=1)
+    schedule: Schedule = "constant"
 
 
 class DistributionConfig(ShareConfig):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from plot_exp.config.base import Section
+
+Schedule = Literal["constant", "rising", "falling"]
 
 
 class Term(Section):

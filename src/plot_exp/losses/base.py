@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from plot_exp.config.terms import Schedule
 from plot_exp.data.collate import Responses
 from plot_exp.ops.scores import Request, Scores, Side
 
@@ -94,6 +95,7 @@ class Term(nn.Module):
         gradient_share: the share of the vanilla term's gradient norm that its own is to have; the
             weight is then set while training.
         gradient_share_every: steps between two measurements of the norms.
+        schedule: how its factor goes over the run.
     """
 
     needs_reference: ClassVar[bool] = False
@@ -108,6 +110,15 @@ class Term(nn.Module):
         self.beta: float | None = None
         self.gradient_share: float | None = None
         self.gradient_share_every = 1
+        self.schedule: Schedule = "constant"
+
+    def scheduled(self, step: int, steps: int) -> float:
+        """The part of its factor that counts at this 1-based step of the run: in (0, 1]."""
+        if self.schedule == "rising":
+            return step / steps
+        if self.schedule == "falling":
+            return (steps - step + 1) / steps
+        return 1.0
 
     def forward(
         self, policy: Scores, reference: Scores | None, responses: Responses, totals: Totals

@@ -39,8 +39,14 @@ class Composite(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each term's factor in the sum."""
+        """Each term's whole factor in the sum."""
         return {name: term.weight for name, term in self.named_terms()}
+
+    def weights_at(self, step: int, steps: int) -> dict[str, float]:
+        """Each term's factor in the sum at this 1-based step of the run."""
+        return {
+            name: term.weight * term.scheduled(step, steps) for name, term in self.named_terms()
+        }
 
     @property
     def beta(self) -> float:

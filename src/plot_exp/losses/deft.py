@@ -55,6 +55,7 @@ class DEFT(Term):
         super().__init__(config.weight)
         self.gradient_share = config.gradient_share
         self.gradient_share_every = config.gradient_share_every
+        self.schedule = config.schedule
         self.floor = config.floor
         self.sides = sides(config.side)
         self.request = Request(frozenset((side, "log_batch") for side in self.sides))

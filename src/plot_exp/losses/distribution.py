@@ -43,6 +43,7 @@ class DistributionTerm(Term):
         super().__init__(weight)
         self.gradient_share = config.gradient_share
         self.gradient_share_every = config.gradient_share_every
+        self.schedule = config.schedule
         self.pool = config.distribution
         self.coupled = self.pool == "batch"
         self.sides = sides(config.side)

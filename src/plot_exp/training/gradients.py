@@ -41,9 +41,12 @@ class GradientShare:
         """Whether the norms of this 1-based step are to be measured."""
         return step == 1 or step % self.term.gradient_share_every == 0
 
-    def update(self, other: float, weighted: float) -> None:
-        """Takes in one measurement: both norms as the weighted terms had them in the step."""
-        own = weighted / self.term.weight
+    def update(self, other: float, weighted: float, scheduled: float = 1.0) -> None:
+        """Takes in one measurement: both norms as the weighted terms had them in the step.
+
+        The share is held apart from the schedule, whose part at that step is `scheduled`.
+        """
+        own = weighted / (self.term.weight * scheduled)
         if self.means is None:
             self.means = (other, own)
         else:
