@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +19,8 @@ CHUNK_SHARE, KEPT_SHARE = 8, 4
 # Logits of this size are kept without a question, and so much is taken to be free where the system
 # does not say.
 SMALL_BYTES, UNKNOWN_BYTES = 2**26, 2**32
+# The kind of device and its free bytes, where they are supposed and not asked for.
+_supposed: ContextVar[tuple[str, Callable[[], int]] | None] = ContextVar("supposed", default=None)
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
@@ -51,7 +56,7 @@ class HeadPlan:
             dtype: of the logits.
             chunk: set by hand: no more positions than this are held at any time.
         """
-        kind = "cuda" if device.type == "cuda" else "cpu"
+        kind = device_kind(device)
         row = vocab_size * max(dtype.itemsize, 4)
         cores = torch.get_num_threads() if kind == "cpu" else 1
         block = max(1, cores * BLOCK_BYTES[kind] // row)
@@ -66,8 +71,34 @@ class HeadPlan:
         return HeadPlan(max(1, room // row), logits <= free // KEPT_SHARE, block)
 
 
+@contextmanager
+def supposing(kind: str, free: Callable[[], int]) -> Iterator[None]:
+    """Plans the head as on another device, for a rehearsal where it is not there.
+
+    Args:
+        kind: `cpu` or `cuda`.
+        free: gives the bytes that are free at the moment.
+    """
+    token = _supposed.set((kind, free))
+    try:
+        yield
+    finally:
+        _supposed.reset(token)
+
+
+def device_kind(device: torch.device) -> str:
+    """`cuda`, or `cpu` for every other."""
+    supposed = _supposed.get()
+    if supposed is not None:
+        return supposed[0]
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
 def free_bytes(device: torch.device) -> int:
     """What may still be allocated: on the device, counting what torch holds unused, or in RAM."""
+    supposed = _supposed.get()
+    if supposed is not None:
+        return supposed[1]()
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
