@@ -252,6 +252,21 @@ def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
         )
 
 
+def _best_is_measured(config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.keep.best is None:
+        if trainer.export_checkpoint == "best":
+            yield (
+                "trainer.export_checkpoint=best: no best checkpoint is kept; name its metric: "
+                "trainer.keep.best=val/reward_accuracy"
+            )
+    elif trainer.validate_every is None:
+        yield (
+            f"trainer.keep.best={trainer.keep.best}: measured by the validations during training; "
+            "say how often: trainer.validate_every=50"
+        )
+
+
 def _name_is_a_folder_name(config: Config) -> Iterator[str]:
     if not config.name or ".." in Path(config.name).parts or Path(config.name).is_absolute():
         yield f"name={config.name}: must be a folder name; output_dir says where it stands"
@@ -290,6 +305,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _an_adapter_is_there_to_be_off,
     _kto_has_a_second_prompt,
     _heads_divide_the_hidden_size,
+    _best_is_measured,
 )
 
 

@@ -79,6 +79,18 @@ class ModelConfig(Section):
         return value
 
 
+class KeepConfig(Section):
+    """Which checkpoints stay beside the last one.
+
+    Attributes:
+        best: a metric of validation, such as `val/reward_accuracy`; null keeps none.
+        mode: whether the best is the largest or the smallest.
+    """
+
+    best: str | None = None
+    mode: Literal["max", "min"] = "max"
+
+
 class TrainerConfig(Section):
     """How training runs.
 
@@ -95,13 +107,18 @@ class TrainerConfig(Section):
             rows are padded. Microbatches are always cut by length.
         coupling: what batch-coupled terms see under accumulation.
         on_nonfinite: end the run at a loss or gradient that is not finite, or leave the step out.
+        max_skipped_steps: so many steps left out in a row end the run after all.
         dropout: the probability that every dropout of the model gets.
         activation_checkpointing: keep only the layers' inputs and run each layer again in the
             backward pass; the same gradients in less memory.
         head_chunk: response positions whose logits are held at once; `auto` keeps them all where
             the free memory allows, else goes in chunks and computes them again.
         validate_every: steps between validations; null for the end only.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; the last step has one too.
+        keep: which checkpoints stay.
+        export_checkpoint: which one is measured and exported at the end.
+        requeue: under SLURM, put the job back into the queue when a signal ends it.
+        heartbeat_seconds: between two lines of progress, where there is no terminal.
         log_term_gradients: measure each term's own gradient norm at log steps.
     """
 
@@ -117,6 +134,7 @@ class TrainerConfig(Section):
     coupling: Literal["exact", "carried", "microbatch"] = "exact"
     gradient_clip: float = Field(1.0, gt=0)
     on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped_steps: int = Field(100, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     activation_checkpointing: bool = False
     head_chunk: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
@@ -124,6 +142,10 @@ class TrainerConfig(Section):
     validate_every: int | None = Field(None, ge=1)
     validation_batch_size: int = Field(32, ge=1)
     checkpoint_every: int = Field(50, ge=1)
+    keep: KeepConfig = KeepConfig()
+    export_checkpoint: Literal["last", "best"] = "last"
+    requeue: bool = True
+    heartbeat_seconds: float = Field(60.0, gt=0)
     log_term_gradients: bool = True
     progress: bool = True
 
