@@ -27,7 +27,7 @@ from plot_exp.attacks.finish import random_slots
 from plot_exp.attacks.model import AttackedModel, SlotLosses
 from plot_exp.attacks.prompt import AttackedPrompt
 from plot_exp.config.attacks import INITIAL
-from plot_exp.config.schema import ModelConfig, TinyConfig
+from plot_exp.config.model import ModelConfig, TinyConfig
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.data.demo.generator import generate
 from plot_exp.data.examples import Origin

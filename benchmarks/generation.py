@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from plot_exp.config.schema import ModelConfig
+from plot_exp.config.model import ModelConfig
 from plot_exp.data.examples import Message, Origin, PreferenceExample
 from plot_exp.data.files import rows
 from plot_exp.data.tokenise import ChatTokeniser

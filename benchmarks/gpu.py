@@ -36,7 +36,7 @@ from machine import describe
 from stepping import Stepper
 from transformers import Qwen2Config
 
-from plot_exp.config.schema import TinyConfig
+from plot_exp.config.model import TinyConfig
 from plot_exp.data.collate import Batch
 from plot_exp.data.examples import Message, Origin, PreferenceExample
 from plot_exp.files import write_text

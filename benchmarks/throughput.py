@@ -26,7 +26,7 @@ import torch
 from machine import describe
 
 from plot_exp.config.composition import compose
-from plot_exp.config.schema import TinyConfig
+from plot_exp.config.model import TinyConfig
 from plot_exp.data import sources
 from plot_exp.data.loader import StepLoader
 from plot_exp.files import write_text

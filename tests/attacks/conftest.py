@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plot_exp.attacks.model import AttackedModel
-from plot_exp.config.schema import ModelConfig, TinyConfig
+from plot_exp.config.model import ModelConfig, TinyConfig
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.data.demo.generator import generate
 from plot_exp.data.examples import Origin

@@ -16,7 +16,7 @@ import pytest
 
 from plot_exp.config.attacks import ASRConfig
 from plot_exp.config.endpoint import EndpointConfig
-from plot_exp.config.schema import ModelConfig
+from plot_exp.config.model import ModelConfig
 from plot_exp.data.examples import Message
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 
 from plot_exp.config.benchmarks import RewardConfig
 from plot_exp.config.endpoint import EndpointConfig
-from plot_exp.config.schema import ModelConfig
+from plot_exp.config.model import ModelConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tally import Tally
 from plot_exp.data.tokenise import ChatTokeniser

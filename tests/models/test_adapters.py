@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from plot_exp.config.schema import LoRAConfig, ModelConfig
+from plot_exp.config.model import LoRAConfig, ModelConfig
 from plot_exp.data.collate import collate_padded
 from plot_exp.errors import UserError
 from plot_exp.models.adapters import (

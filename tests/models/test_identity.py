@@ -6,7 +6,7 @@ import shutil
 
 import torch
 
-from plot_exp.config.schema import LoRAConfig
+from plot_exp.config.model import LoRAConfig
 from plot_exp.models.adapters import POLICY, add_adapter
 from plot_exp.models.identity import SAMPLED_BYTES, model_identity, weights_fingerprint
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plot_exp.config.schema import LoRAConfig
+from plot_exp.config.model import LoRAConfig
 from plot_exp.errors import RunError
 from plot_exp.models.adapters import add_adapter
 from plot_exp.models.policy import Policy, frozen_copy

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from plot_exp.config.schema import ModelConfig, TinyConfig
+from plot_exp.config.model import ModelConfig, TinyConfig
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import RunError
 from plot_exp.models import tiny

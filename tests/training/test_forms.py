@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from plot_exp.config.schema import LoRAConfig, OptimizerConfig, TrainerConfig
+from plot_exp.config.model import LoRAConfig
+from plot_exp.config.schema import OptimizerConfig, TrainerConfig
 from plot_exp.data.loader import StepLoader
 from plot_exp.errors import RunError
 from plot_exp.losses.base import TermResult

@@ -9,7 +9,8 @@ from pathlib import Path
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.evals import BENCHMARKS
 from plot_exp.config.losses import TERMS, PLOTConfig
-from plot_exp.config.schema import Config, ModelConfig
+from plot_exp.config.model import ModelConfig
+from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
 
 # Forms of transport whose cost is a distance along lines.
@@ -47,6 +48,19 @@ def _microbatches_fill_the_batch(config: Config) -> Iterator[str]:
             f"trainer.microbatch_size={micro}: does not divide trainer.batch_size={batch}; "
             "choose a divisor"
         )
+
+
+def _several_devices_have_a_strategy(config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.strategy != "single":
+        return
+    for key in ("devices", "nodes"):
+        value = getattr(trainer, key)
+        if value not in (1, "auto"):
+            yield (
+                f"trainer.{key}={value} with trainer.strategy=single: one process has one device; "
+                "write trainer=ddp (the policy whole on each) or trainer=fsdp (in parts)"
+            )
 
 
 def _terms_find_what_they_need(config: Config) -> Iterator[str]:
@@ -252,6 +266,26 @@ def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
         )
 
 
+def _attention_heads_fit(config: Config) -> Iterator[str]:
+    shape = config.model.shape
+    hidden, heads, groups = (
+        shape.hidden_size,
+        shape.num_attention_heads,
+        shape.num_key_value_heads,
+    )
+    if hidden and heads and hidden % (2 * heads):
+        yield (
+            f"model.shape.hidden_size={hidden}: must be a multiple of twice "
+            f"model.shape.num_attention_heads={heads}, since rotary positions turn pairs of "
+            "dimensions"
+        )
+    if heads and groups and heads % groups:
+        yield (
+            f"model.shape.num_key_value_heads={groups}: must divide "
+            f"model.shape.num_attention_heads={heads}"
+        )
+
+
 def _best_is_measured(config: Config) -> Iterator[str]:
     trainer = config.trainer
     if trainer.keep.best is None:
@@ -294,6 +328,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _endpoints_are_named_in_full,
     _published_annotations_stand_alone,
     _microbatches_fill_the_batch,
+    _several_devices_have_a_strategy,
     _mix_has_sources,
     _own_data_has_a_path,
     _rejected_fits_the_data,
@@ -306,6 +341,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _kto_has_a_second_prompt,
     _heads_divide_the_hidden_size,
     _best_is_measured,
+    _attention_heads_fit,
 )
 
 

@@ -53,10 +53,16 @@ def recipe_lr(otherwise: float, *, _root_: DictConfig) -> float:
     return float(known.get((plain or terms or [""])[0], otherwise))
 
 
+def with_adapter(yes: str, no: str, *, _root_: DictConfig) -> str:
+    """One of two values, by whether an adapter is trained beside frozen weights."""
+    return no if OmegaConf.select(_root_, "model.lora.rank") is None else yes
+
+
 # At import, so that a launcher's worker process has them too.
 OmegaConf.register_new_resolver("point_folder", point_folder, replace=True)
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
 OmegaConf.register_new_resolver("recipe_lr", recipe_lr, replace=True)
+OmegaConf.register_new_resolver("with_adapter", with_adapter, replace=True)
 
 
 @contextmanager

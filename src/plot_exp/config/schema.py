@@ -12,71 +12,9 @@ from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.evals import EvalConfig
 from plot_exp.config.losses import load_extension, term_sections
+from plot_exp.config.model import ModelConfig
 from plot_exp.config.problems import validated
 from plot_exp.errors import UserError
-
-
-class TinyConfig(Section):
-    """The shape of the small Qwen2-architecture model, and how its base is trained."""
-
-    vocab_size: int = Field(2048, ge=300)
-    hidden_size: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    base_steps: int = Field(700, ge=1)
-    base_epochs: float = Field(5.0, gt=0)
-    base_batch_size: int = Field(32, ge=1)
-    base_lr: float = Field(2e-3, gt=0)
-    base_prompt_weight: float = Field(0.3, gt=0, le=1)
-    base_seed: int = Field(0, ge=0, le=LARGEST)
-
-
-class LoRAConfig(Section):
-    """Low-rank adapters, arXiv 2106.09685, trained beside frozen weights.
-
-    Attributes:
-        rank: null trains every weight.
-        alpha: the adapter's scale times its rank (its root with `rslora`); null for twice the rank.
-        dropout: of the adapter's input.
-        target_modules: `all-linear` (the head left out), or names of linear layers.
-        rslora: scale by the root of the rank, arXiv 2312.03732.
-        dora: train magnitudes apart from directions, arXiv 2402.09353.
-        export: `merged` into the weights, or the `adapter` alone.
-    """
-
-    rank: int | None = Field(None, ge=1)
-    alpha: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    rslora: bool = False
-    dora: bool = False
-    export: Literal["merged", "adapter"] = "merged"
-
-
-class ModelConfig(Section):
-    """The policy's start.
-
-    Attributes:
-        name: `tiny`, a hub id, or a directory that `save_pretrained` wrote, an adapter's included.
-        weights: `pretrained`, or `random` for the shape alone.
-        chat_template: a file with a Jinja template, where the model has none or the wrong one.
-    """
-
-    name: str = "tiny"
-    weights: Literal["pretrained", "random"] = "pretrained"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    revision: str | None = None
-    trust_remote_code: bool = False
-    chat_template: str | None = None
-    lora: LoRAConfig = LoRAConfig()
-    tiny: TinyConfig = TinyConfig()
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _name_is_given(cls, value: object) -> object:
-        if not value:
-            raise ValueError("needs a hub id or a directory: model.name=ID_OR_DIR")
-        return value
 
 
 class KeepConfig(Section):
@@ -95,8 +33,14 @@ class TrainerConfig(Section):
     """How training runs.
 
     Attributes:
+        strategy: `single` process; `ddp`, several with the whole policy each; `fsdp`, several that
+            have its weights, gradients and moments in parts (FSDP2).
+        devices: processes a machine, one a device; `auto` for every GPU.
+        nodes: machines, where torchrun or SLURM starts the processes.
+        timeout: minutes that a process waits for the others in an exchange.
+        precision: `auto` is bf16-mixed on a GPU and 32-true elsewhere.
         max_steps: optimizer steps; null takes `epochs`.
-        batch_size: examples an optimizer step.
+        batch_size: examples an optimizer step, over all devices.
         microbatch_size: examples a forward pass; null for the whole batch.
         layout: how examples become rows of tokens, which changes no number: `padded` repeats the
             prompt for each response, `shared` has it once, `packed` puts several examples into a
@@ -123,7 +67,11 @@ class TrainerConfig(Section):
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "cpu"
-    precision: Literal["32-true", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
+    strategy: Literal["single", "ddp", "fsdp"] = "single"
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    nodes: int = Field(1, ge=1)
+    timeout: float = Field(30.0, gt=0)
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     max_steps: int | None = Field(None, ge=1, le=LARGEST)
     epochs: float = Field(1.0, gt=0)
     batch_size: int = Field(16, ge=1)

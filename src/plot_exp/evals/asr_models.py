@@ -8,7 +8,7 @@ from typing import Any
 
 from plot_exp.attacks.base import Attack
 from plot_exp.config.attacks import ASRConfig
-from plot_exp.config.schema import ModelConfig
+from plot_exp.config.model import ModelConfig
 from plot_exp.data.examples import Message
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.errors import UserError

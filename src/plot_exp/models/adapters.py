@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plot_exp.config.schema import LoRAConfig
+from plot_exp.config.model import LoRAConfig
 from plot_exp.errors import UserError
 from plot_exp.models.adapter_folder import WEIGHTS_FILE
 from plot_exp.models.dropout import TokenDropout

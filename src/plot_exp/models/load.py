@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plot_exp.config.schema import ModelConfig
+from plot_exp.config.model import ModelConfig
 from plot_exp.errors import UserError
 from plot_exp.models.adapter_folder import base_of, facts_of, is_adapter
+from plot_exp.models.shape import origin_of, shape_of
 
 # A directory without tokenizer files is loaded as a tokenizer of a few special tokens.
 SMALLEST_VOCABULARY = 16
+# The value of `model.chat_template` for the layout of turns that needs none.
+PLAIN = "plain"
 
 
 def check(config: ModelConfig, key: str = "model.name") -> None:
@@ -24,7 +27,7 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
     """
     name = config.name
     looks_local = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    path = Path(_origin(config))
+    path = Path(origin_of(config))
     if looks_local and not path.is_dir():
         raise UserError(f"{key}={name}: there is no such directory")
     if path.is_dir() and name != "tiny" and is_adapter(path):
@@ -34,8 +37,9 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
             f"{key}={name}: the directory holds no config.json; "
             "name a folder that save_pretrained wrote, such as a run's model/"
         )
-    if config.chat_template is not None and not Path(config.chat_template).is_file():
-        raise UserError(f"model.chat_template={config.chat_template}: there is no such file")
+    template = config.chat_template
+    if template not in (None, PLAIN) and not Path(template).is_file():
+        raise UserError(f"model.chat_template={template}: there is no such file; or write {PLAIN}")
 
 
 def _check_adapter(config: ModelConfig, folder: Path, key: str) -> None:
@@ -79,7 +83,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
         raise UserError(f"model.name={config.name}: its tokenizer has no end token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if config.chat_template is not None:
+    if config.chat_template == PLAIN:
+        tokenizer.chat_template = None  # what `ChatTokeniser` then takes
+    elif config.chat_template is not None:
         tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
     return tokenizer
 
@@ -97,7 +103,7 @@ def load_model(config: ModelConfig, seed: int = 0) -> Any:
     Raises:
         UserError: it cannot be loaded, or lacks weights.
     """
-    folder = Path(_origin(config))
+    folder = Path(origin_of(config))
     if not is_adapter(folder):
         return _load_plain(config, seed)
     from plot_exp.models.adapters import load_adapter, merge
@@ -128,7 +134,7 @@ def _load_plain(config: ModelConfig, seed: int) -> Any:
         if config.weights == "random":
             return _random(config, seed)
         model, found = _pretrained(config)
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a broken file may raise nearly anything in there
         raise UserError(_not_loaded(config, "weights", str(error))) from error
@@ -146,13 +152,16 @@ def _load_plain(config: ModelConfig, seed: int) -> Any:
 def _pretrained(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
+    if config.shape.given():
+        shape_of(config)  # which refuses one that is not the weights' own
     model, found = AutoModelForCausalLM.from_pretrained(
-        _origin(config),
+        origin_of(config),
         dtype=config.dtype,
         use_safetensors=True,
         output_loading_info=True,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
+        **_attention(config),
     )
     return model, found
 
@@ -160,26 +169,25 @@ def _pretrained(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
 def _random(config: ModelConfig, seed: int) -> Any:
     """The shape alone, the same weights for the same seed whatever was drawn before."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    trusted = config.trust_remote_code
-    shape = AutoConfig.from_pretrained(
-        _origin(config), revision=config.revision, trust_remote_code=trusted
-    )
+    shape = shape_of(config)
     own = shape.dtype or torch.float32
     dtype = own if config.dtype == "auto" else getattr(torch, config.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(shape, dtype=dtype, trust_remote_code=trusted)
+        model = AutoModelForCausalLM.from_config(
+            shape, dtype=dtype, trust_remote_code=config.trust_remote_code, **_attention(config)
+        )
     return model.eval()
 
 
-def _origin(config: ModelConfig) -> str:
-    return str(Path(config.name).expanduser()) if config.name.startswith("~") else config.name
+def _attention(config: ModelConfig) -> dict[str, str]:
+    return {} if config.attention == "auto" else {"attn_implementation": config.attention}
 
 
 def _tokenizer_origin(config: ModelConfig) -> str:
-    folder = Path(_origin(config))
+    folder = Path(origin_of(config))
     if is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
         return base_of(folder)
     return str(folder) if folder.is_dir() else config.name

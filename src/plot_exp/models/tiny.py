@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
-from plot_exp.config.schema import TinyConfig
+from plot_exp.config.model import TinyConfig
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.order import epoch_order
 from plot_exp.data.tokenise import ChatTokeniser
@@ -61,19 +61,32 @@ def base_directory(
         RunError: the disk cannot be written.
     """
     target = cache_dir / "tiny" / _fingerprint(config, examples, max_length, trained)
+
+    def write(made: Path) -> None:
+        tokenizer = train_tokenizer(config, examples)
+        model = build_model(config, tokenizer)
+        tokenizer = _as_loaded(tokenizer, model, made)
+        if trained:
+            train_base(model, tokenizer, examples, config, max_length, bar)
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+
+    return folder_made_once(target, write)
+
+
+def folder_made_once(target: Path, write: Callable[[Path], None]) -> Path:
+    """A model's folder, which `write` fills where it is missing; whole or not at all.
+
+    Raises:
+        RunError: the disk cannot be written.
+    """
     if (target / "config.json").is_file():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
         try:
-            tokenizer = train_tokenizer(config, examples)
-            model = build_model(config, tokenizer)
-            tokenizer = _as_loaded(tokenizer, model, made)
-            if trained:
-                train_base(model, tokenizer, examples, config, max_length, bar)
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
+            write(made)
             _take_place(made, target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -162,11 +175,11 @@ def train_tokenizer(config: TinyConfig, examples: Sequence[PreferenceExample]) -
     )
 
 
-def build_model(config: TinyConfig, tokenizer: Any) -> Any:
-    """A Qwen2 causal language model of the configured shape with seeded random weights."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def tiny_shape(config: TinyConfig) -> Any:
+    """transformers' configuration of the configured shape."""
+    from transformers import Qwen2Config
 
-    shape = Qwen2Config(
+    return Qwen2Config(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=4 * config.hidden_size,
@@ -175,10 +188,17 @@ def build_model(config: TinyConfig, tokenizer: Any) -> Any:
         num_key_value_heads=config.heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
     )
+
+
+def build_model(config: TinyConfig, tokenizer: Any) -> Any:
+    """A Qwen2 causal language model of the configured shape with seeded random weights."""
+    from transformers import Qwen2ForCausalLM
+
+    shape = tiny_shape(config)
+    shape.pad_token_id = tokenizer.pad_token_id
+    shape.eos_token_id = tokenizer.eos_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.base_seed)
         return Qwen2ForCausalLM(shape)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plot_exp.config.schema import Config, LoRAConfig
+from plot_exp.config.model import LoRAConfig, ShapeConfig
+from plot_exp.config.schema import Config
 from plot_exp.data.examples import PreferenceExample
 from plot_exp.data.tokenise import ChatTokeniser
 from plot_exp.models.dropout import set_dropout
 from plot_exp.models.load import load_model, load_tokenizer, put_adapter
 from plot_exp.models.policy import Policy, freeze
+from plot_exp.models.random_start import random_directory
 from plot_exp.models.tiny import base_directory
 from plot_exp.progress import Bar
 from plot_exp.workflows.device import device_of, weights_dtype
@@ -32,17 +34,20 @@ class Start:
 
 def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) -> Start:
     """The policy's start; the base of `model=tiny` is trained on the examples, or cached."""
-    model = config.model
+    model, cache_dir = config.model, Path(config.cache_dir).expanduser()
     if model.name == "tiny":
         folder = base_directory(
             model.tiny,
             examples,
             config.dataset.max_length,
-            Path(config.cache_dir).expanduser(),
+            cache_dir,
             trained=model.weights == "pretrained",
             bar=bar,
         )
         model = model.model_copy(update={"name": str(folder), "weights": "pretrained"})
+    elif model.weights == "random" and model.shape.architecture is not None:
+        folder = random_directory(model, cache_dir)
+        model = model.model_copy(update={"name": str(folder), "shape": ShapeConfig()})
     tokenizer = load_tokenizer(model)
     loaded = load_model(model, config.seed)
     set_dropout(loaded, config.trainer.dropout)
@@ -55,6 +60,8 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
 def reopened(config: Config, start: Start) -> Policy:
     """The policy's start again, frozen, from where its weights came from."""
     update: dict[str, object] = {"name": start.origin, "lora": LoRAConfig()}
+    if start.origin != config.model.name:  # a folder that was made, with all that there is to say
+        update["shape"] = ShapeConfig()
     if config.model.name == "tiny":
         update["weights"] = "pretrained"
     loaded = load_model(config.model.model_copy(update=update), config.seed)
@@ -71,6 +78,7 @@ def open_saved(config: Config, folder: Path) -> Start:
             "weights": "pretrained",
             "revision": None,
             "chat_template": None,
+            "shape": ShapeConfig(),
             "lora": LoRAConfig(),
         }
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plot_exp.config.dataset import DatasetConfig, SampledRejections
-from plot_exp.config.schema import Config, ModelConfig
+from plot_exp.config.model import ModelConfig
+from plot_exp.config.schema import Config
 from plot_exp.data import sources
 from plot_exp.data.collate import Batch, collate
 from plot_exp.data.examples import Message, PreferenceExample, Split

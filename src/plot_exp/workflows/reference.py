@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 import transformers
 
-from plot_exp.config.schema import Config, ModelConfig
+from plot_exp.config.model import ModelConfig
+from plot_exp.config.schema import Config
 from plot_exp.data.collate import Batch
 from plot_exp.data.loader import total_steps
 from plot_exp.data.tokenise import TokenisedExample
