@@ -128,7 +128,11 @@ class EMOConfig(TermConfig):
     Attributes:
         cap: largest factor of the distance; null for none.
         embedding: the reference's, whose cosines are the cost.
+        gradient_share: as of the terms that are added to another one, for `dpo+emo`.
+        gradient_share_every: steps between two measurements of the norms.
     """
 
     cap: float | None = Field(None, gt=0)
     embedding: Literal["input", "output"] = "output"
+    gradient_share: float | None = Field(None, gt=0)
+    gradient_share_every: int = Field(10, ge=1)

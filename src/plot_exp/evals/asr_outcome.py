@@ -50,7 +50,7 @@ class Gathered:
         self.facts[attack] = {
             "table": asr_scores.by_category(metrics, attack),
             "by_behaviour": {one.behaviour.id: one.rate for one in attacked if one.harmful},
-            "over_cases": asr_scores.over_cases(attacked, seed) if attack == "zero_shot" else [],
+            "over_cases": asr_scores.over_cases(attacked, seed),
             "over_steps": asr_scores.over_steps(attacked, seed),
             "losses": asr_scores.loss_curve(attacked),
             "cases": len(every),

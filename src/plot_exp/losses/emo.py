@@ -43,6 +43,8 @@ class EMO(Term):
     def __init__(self, config: EMOConfig, context: Context) -> None:
         super().__init__(config.weight)
         self.cap = config.cap
+        self.gradient_share = config.gradient_share
+        self.gradient_share_every = config.gradient_share_every
         output = config.embedding == "output"
         vectors = context.output_embedding() if output else context.input_embedding()
         self.request = Request(tokens=frozenset({"label_cost"}), embedding=FrozenEmbedding(vectors))

@@ -207,12 +207,14 @@ class Evaluation:
             batch_size=self.config.eval.batch_size,
             name=start.origin,
         )
+        drawn = self.trained.model.weights == "random"
         made_of = [
             model_identity(start.origin, revision),
             start.tokeniser.template,
             self.trained.model.dtype,
             self.trained.trainer.precision,
-            [self.trained.model.weights, self.trained.seed] if start.policy is reference else [],
+            # Only weights that are drawn depend on the seed: other runs share their start.
+            self.trained.seed if start.policy is reference and drawn else None,
         ]
         identity = hashlib.sha256(repr(made_of).encode()).hexdigest()
         return Subject(generator, identity, reference)
