@@ -21,6 +21,8 @@ from plot_exp.config.help import help_text
 from plot_exp.config.schema import Config
 from plot_exp.dispatch import Outcome, complain, resumed, run, show_traceback
 from plot_exp.errors import RunError, UserError
+from plot_exp.interruption import Interrupted
+from plot_exp.slurm import remember, remembered
 from plot_exp.sweep import sweep
 
 INTERRUPTED = 130
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
 
     Returns:
-        The exit code: 0, 1 where a run failed, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 1 where a run failed, 2 for bad input, 130 when interrupted, 128 and the
+        signal's number where another signal ended the run.
     """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
@@ -106,8 +109,13 @@ def _single(hydra: Hydra, overrides: list[str]) -> int:
     check(config)
     HydraConfig.instance().set_config(node)
     run_dir = Path(str(OmegaConf.select(node, "hydra.run.dir"))).absolute()
+    if earlier := remembered(Path(config.output_dir).absolute(), overrides):
+        print(f"SLURM has started this job again: going on with {earlier}", flush=True)
+        return _closing(_interruptible(resumed(earlier), earlier))
     if (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} holds a run already; resume={run_dir} goes on with it")
+    if config.task == "train":
+        remember(Path(config.output_dir).absolute(), overrides, run_dir)
     return _closing(_interruptible(config, run_dir))
 
 
@@ -131,21 +139,30 @@ def _resume(overrides: list[str]) -> int:
 def _interruptible(config: Config, run_dir: Path) -> Outcome:
     try:
         return run(config, run_dir)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         show_traceback()
-        message = "interrupted"
+        message, exit_code = _ended_by(error)
         if config.task == "train" and (run_dir / "config.yaml").is_file():
             message += f"; go on with: python -m plot_exp resume={run_dir}"
-        return Outcome(run_dir, "failed", INTERRUPTED, message)
+        return Outcome(run_dir, "failed", exit_code, message)
+
+
+def _ended_by(error: KeyboardInterrupt) -> tuple[str, int]:
+    """What to say of an interruption, and the exit code."""
+    if not isinstance(error, Interrupted):
+        return "interrupted", INTERRUPTED
+    is_key = error.exit_code == INTERRUPTED
+    return f"{'interrupted' if is_key else f'ended by {error}'}{error.note}", error.exit_code
 
 
 def _interruptible_sweep(hydra: Hydra, overrides: list[str]) -> int:
     try:
         return sweep(hydra, overrides)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         show_traceback()
-        complain("interrupted; the same command again fills in what is missing")
-        return INTERRUPTED
+        message, exit_code = _ended_by(error)
+        complain(f"{message}; the same command again fills in what is missing")
+        return exit_code
 
 
 def _closing(outcome: Outcome) -> int:

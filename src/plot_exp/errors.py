@@ -1,4 +1,4 @@
-"""The two ways in which a command ends early, and what the shell sees of them."""
+"""The ways in which a command ends early, and what the shell sees of them."""
 
 
 class UserError(Exception):
@@ -15,3 +15,10 @@ class RunError(Exception):
     """A run that had begun could not go on (exit code 1); the message says what can be saved."""
 
     exit_code = 1
+
+
+class PausedError(RunError):
+    """A run that goes on from its last checkpoint once something outside of it has changed.
+
+    A disk that is full, memory that another program took; how to go on is said beside the message.
+    """

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from plot_exp.errors import RunError, UserError
+from plot_exp.disk import full_disk, is_full
+from plot_exp.errors import PausedError, RunError, UserError
 
 
 def prepare_folder(path: Path) -> None:
@@ -114,6 +115,8 @@ def write_json(path: Path, obj: Any) -> None:
 
 def unwritable(path: Path, error: OSError) -> RunError:
     """The sentence for a file that could not be written during a run."""
+    if is_full(error):
+        return PausedError(full_disk(path))
     return RunError(
         f"{path} could not be written ({reason(error)}); what was there before is untouched."
     )

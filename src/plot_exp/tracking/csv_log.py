@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from plot_exp.files import unwritable, write_text
@@ -55,8 +57,12 @@ class CsvLog:
     def _append(self, step: int) -> None:
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
+                whole = file.tell()
                 file.write(self._lines([self._fields(step)]))
         except OSError as error:
+            # A full disk may have taken the beginning of the line.
+            with suppress(OSError):
+                os.truncate(self.path, whole)
             raise unwritable(self.path, error) from error
 
     def _rewrite(self) -> None:
