@@ -13,8 +13,10 @@ from typing import Literal
 
 from plot_exp.config.combinations import check
 from plot_exp.config.schema import Config, load
-from plot_exp.errors import RunError, UserError
+from plot_exp.disk import full_disk, is_full
+from plot_exp.errors import PausedError, RunError, UserError
 from plot_exp.files import prepare_folder
+from plot_exp.interruption import watching
 
 # What may differ between two commands that mean the same run.
 INCIDENTAL = ("resume", "objective", "cache_dir", "output_dir", "logger.", "trainer.progress")
@@ -59,14 +61,20 @@ def run(config: Config, run_dir: Path) -> Outcome:
     made = _missing_parents(run_dir)
     try:
         prepare_folder(run_dir)
-        workflow = importlib.import_module(f"plot_exp.workflows.{config.task}")
-        metrics = workflow.run(config, run_dir)
+        with watching(requeue=config.trainer.requeue):
+            workflow = importlib.import_module(f"plot_exp.workflows.{config.task}")
+            metrics = workflow.run(config, run_dir)
         return Outcome(run_dir, metrics=dict(metrics or {}))
     except (UserError, RunError) as error:
         show_traceback()
-        return Outcome(run_dir, "failed", error.exit_code, str(error))
+        message = _with_way_on(error, config, run_dir)
+        return Outcome(run_dir, "failed", error.exit_code, message)
     except Exception as error:
         show_traceback()
+        if is_full(error):
+            paused = PausedError(full_disk(run_dir / "config.yaml"))
+            message = _with_way_on(paused, config, run_dir)
+            return Outcome(run_dir, "failed", paused.exit_code, message)
         return Outcome(run_dir, "failed", RunError.exit_code, _unexpected(error, run_dir))
     finally:
         remove_empty(made)
@@ -135,6 +143,14 @@ def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
         else:
             leaves[prefix + key] = value
     return leaves
+
+
+def _with_way_on(error: Exception, config: Config, run_dir: Path) -> str:
+    """The error's message, and how to go on where that needs no other setting."""
+    begun = config.task == "train" and (run_dir / "config.yaml").is_file()
+    if isinstance(error, PausedError) and begun:
+        return f"{error}: python -m plot_exp resume={run_dir}"
+    return str(error)
 
 
 def _unexpected(error: Exception, run_dir: Path) -> str:

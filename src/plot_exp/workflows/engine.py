@@ -1,9 +1,8 @@
-"""The Lightning trainer of a run: devices, precision, checkpoints, progress."""
+"""The Lightning trainer of a run: devices, precision, checkpoints."""
 
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -13,15 +12,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plot_exp.config.schema import TrainerConfig
+from plot_exp.disk import require_space
 from plot_exp.errors import UserError
 from plot_exp.files import replacing
-from plot_exp.module import PreferenceModule
-
-CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
+from plot_exp.training.preemption import Preemption
+from plot_exp.training.retention import NAME as CHECKPOINT_NAME
+from plot_exp.training.retention import Checkpoints, stored_bytes
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -36,6 +35,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
             RunError: the disk cannot be written.
         """
         place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        require_space(place, stored_bytes(checkpoint))
         with replacing(place) as temporary, temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
@@ -62,14 +63,9 @@ def build_trainer(
     # Lightning's start-up lines and its advice on loggers and workers do not fit this loop.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.*")
-    checkpoints = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="step-{step}",
-        auto_insert_metric_name=False,
-        every_n_train_steps=config.checkpoint_every,
-        save_top_k=1,
-        save_on_train_epoch_end=False,
-    )
+    keep = config.keep
+    folder = run_dir / "checkpoints"
+    checkpoints = Checkpoints(folder, config.checkpoint_every, keep.best, keep.mode)
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=1,
@@ -78,7 +74,7 @@ def build_trainer(
         max_steps=steps,
         max_epochs=1,
         logger=False,
-        callbacks=[checkpoints, *callbacks],
+        callbacks=[checkpoints, *callbacks, Preemption(checkpoints.save)],
         plugins=[WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -97,7 +93,7 @@ def interruptible() -> Iterator[None]:
     except SystemExit as exit_:
         if isinstance(exit_.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, before)
-            raise KeyboardInterrupt from exit_
+            raise exit_.__context__ from None
         raise
 
 
@@ -117,53 +113,8 @@ def last_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
-def remove_older_checkpoints(run_dir: Path) -> None:
-    """Leaves the newest readable checkpoint alone; a resumed run has kept its first one."""
-    newest = last_checkpoint(run_dir)
-    for path in (run_dir / "checkpoints").glob("step-*.ckpt"):
-        if newest is not None and path != newest:
-            path.unlink(missing_ok=True)
-
-
 def checkpoint_step(path: Path) -> int:
     """The optimizer step that a checkpoint was written after."""
     match = CHECKPOINT_NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
-
-
-class StepBar(pl.Callback):
-    """One bar over the run's optimizer steps, or a line now and then without a terminal."""
-
-    LINES = 10
-
-    def __init__(self, steps: int, first: int, interactive: bool) -> None:
-        self.steps, self.first, self.interactive = steps, first, interactive
-        self._bar: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the bar."""
-        from tqdm import tqdm
-
-        if self.interactive:
-            self._bar = tqdm(
-                total=self.steps, initial=self.first, desc="training", dynamic_ncols=True
-            )
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
-        """Moves it on by one step."""
-        assert isinstance(pl_module, PreferenceModule)
-        step = pl_module.completed_steps
-        shown = " ".join(f"{key} {value:.3f}" for key, value in pl_module.latest.items())
-        if self._bar is not None:
-            self._bar.set_postfix_str(shown, refresh=False)
-            self._bar.update(step - self._bar.n)
-        elif step % max(1, self.steps // self.LINES) == 0 or step == self.steps:
-            print(f"training: step {step} of {self.steps} {shown}", flush=True)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Closes it."""
-        if self._bar is not None:
-            self._bar.close()

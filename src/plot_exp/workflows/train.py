@@ -29,16 +29,16 @@ from plot_exp.report import run as report
 from plot_exp.report.flows import table_rows
 from plot_exp.report.terminal import closing_table
 from plot_exp.tracking import Tracker
+from plot_exp.training.heartbeat import Heartbeat, StepBar
 from plot_exp.training.metrics import peak_memory
+from plot_exp.training.retention import load_best
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.device import autocast
 from plot_exp.workflows.engine import (
-    StepBar,
     build_trainer,
     checkpoint_step,
     interruptible,
     last_checkpoint,
-    remove_older_checkpoints,
     require_accelerator,
 )
 from plot_exp.workflows.evaluate import after_training, before_training
@@ -222,7 +222,9 @@ def _fit(
 
     def validate(step: int) -> Mapping[str, float]:
         measurer.sample(policy, step, run_dir, tracker)
-        return measurer.validate(policy)
+        found = measurer.validate(policy)
+        trainer.checkpoint_callback.offer(step, found)
+        return found
 
     module = PreferenceModule(
         policy,
@@ -237,7 +239,9 @@ def _fit(
         validate=validate,
     )
     first = checkpoint_step(checkpoint) if checkpoint else 0
-    bar = StepBar(len(loader), first, settings.progress and sys.stderr.isatty())
+    bar: StepBar | Heartbeat = Heartbeat(len(loader), settings.heartbeat_seconds)
+    if settings.progress and sys.stderr.isatty():
+        bar = StepBar(len(loader), first)
     trainer = build_trainer(settings, run_dir, len(loader), [bar])
     policy.train()
     started = time.perf_counter()
@@ -246,9 +250,12 @@ def _fit(
             module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
     policy.eval().to(device)
-    remove_older_checkpoints(run_dir)
+    exported = module.completed_steps
+    if settings.export_checkpoint == "best":
+        exported = load_best(policy, trainer.checkpoint_callback)
     return {
         "train/steps": float(module.completed_steps),
+        "train/exported_step": float(exported),
         "train/skipped_steps": float(module.skipped_steps),
         "train/seconds": time.perf_counter() - started,
         "train/peak_memory_gb": peak_memory(policy.device),
