@@ -140,7 +140,7 @@ def load_best(policy: Policy, checkpoints: Checkpoints) -> int:
     if path is None or checkpoints.best_step is None:
         raise RunError(
             f"trainer.export_checkpoint=best: no validation gave a finite {checkpoints.metric}; "
-            "validate more often with trainer.validate_every, or take trainer.export_checkpoint=last"
+            "validate more often (trainer.validate_every), or take trainer.export_checkpoint=last"
         )
     state = torch.load(path, map_location=policy.device, weights_only=True)["state_dict"]
     start = "policy."
