@@ -20,7 +20,7 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
 from plot_exp.training.coupling import Outcome, accumulate
-from plot_exp.training.finite import FiniteWatch, at_fault
+from plot_exp.training.finite import FiniteWatch, SkippedInARow, at_fault, too_many
 from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
 from plot_exp.training.metrics import (
     Throughput,
@@ -29,8 +29,10 @@ from plot_exp.training.metrics import (
     term_metrics,
 )
 from plot_exp.training.optimizer import build_optimizer, learning_rate_factor
+from plot_exp.training.out_of_memory import Collate, SmallerSteps
 from plot_exp.training.part import Part
 from plot_exp.training.passes import Passes
+from plot_exp.training.retention import save_now
 from plot_exp.training.world import World, current_world
 
 Log = Callable[[Mapping[str, float], int], None]
@@ -53,6 +55,7 @@ class PreferenceModule(pl.LightningModule):
         mismatch: makes the batches of KTO's extra pass; None where no term needs it.
         validate: called every `trainer.validate_every` steps with the step; its metrics are
             logged with the step's own.
+        collate: lays examples out anew where memory ran out for a microbatch; None never does.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class PreferenceModule(pl.LightningModule):
         log: Log,
         mismatch: Mismatch | None = None,
         validate: Validate | None = None,
+        collate: Collate | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -97,6 +101,9 @@ class PreferenceModule(pl.LightningModule):
         self.strict_loading = False
         self.throughput = Throughput()
         self.latest: dict[str, float] = {}
+        self.skipped_in_a_row = SkippedInARow()
+        scored = [policy, reference] if isinstance(reference, Policy) else [policy]
+        self.smaller = SmallerSteps(composite, scored, trainer_config.coupling, collate)
 
     @property
     def reference(self) -> Reference | None:
@@ -129,10 +136,8 @@ class PreferenceModule(pl.LightningModule):
         """One optimizer step; between log steps nothing is read from the device."""
         step = self.completed_steps + 1
         logging = step % self.settings.log_every == 0 or step in (1, self.steps)
-        meter = self._meter(step, logging)
         optimizer = self.optimizers()
-        optimizer.zero_grad()
-        outcome = self._accumulate(microbatches, meter)
+        outcome, meter = self._gradients(microbatches, step, logging)
         parameters = optimizer.param_groups[0]["params"]
         self.world.add_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
@@ -157,6 +162,28 @@ class PreferenceModule(pl.LightningModule):
                 self._share_gradients(meter, step)
         self._finish_step(metrics, step)
 
+    def _gradients(
+        self, microbatches: list[Batch], step: int, logging: bool
+    ) -> tuple[Outcome, TermGradientMeter | None]:
+        """Takes the step up to its gradients, in smaller pieces where memory runs out."""
+
+        def attempt(pieces: list[Batch]) -> tuple[Outcome, TermGradientMeter | None]:
+            self.optimizers().zero_grad()
+            meter = self._meter(step, logging)
+            return self._accumulate(pieces, meter), meter
+
+        def forget(cut: bool) -> None:
+            self.optimizers().zero_grad()
+            self.watch.forget()
+            if cut:  # the last step's parts no longer have this step's places
+                self.carried = None
+
+        if self.world.size > 1:  # the others are already waiting for this one
+            return attempt(microbatches)
+        return self.smaller.take(
+            step, microbatches, attempt, forget, save=lambda: save_now(self.trainer)
+        )
+
     def _reads(self, step: int, meter: TermGradientMeter | None, logging: bool) -> bool:
         """Whether this step waits for the device to hear of steps at fault."""
         every = self.settings.validate_every
@@ -177,6 +204,8 @@ class PreferenceModule(pl.LightningModule):
             every_step = step == self.steps and self.skipped_steps == step
             if self.settings.on_nonfinite == "stop" or every_step:
                 raise RunError(at_fault(step, fault, every_step))
+            if self.skipped_in_a_row.add(step) >= self.settings.max_skipped_steps:
+                raise RunError(too_many(step, self.settings.max_skipped_steps, fault))
             if self.skipped_steps <= SHOWN_SKIPS:
                 rest = "; further ones are only counted"
                 last = rest if self.skipped_steps == SHOWN_SKIPS else ""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from plot_exp.errors import RunError
+from plot_exp.ops.out_of_memory import is_out_of_memory, release
 
 # Of the memory that is free: allocators keep some, and estimates are estimates.
 USED_SHARE = 0.6
 # On a CPU a row more costs as much as the one before, and large batches leave the caches.
 CPU_ROWS = 64
-_CPU_WORDS = ("not enough memory", "can't allocate memory", "defaultcpuallocator")
 
 
 def fitting_rows(bytes_a_row: float, most: int, device: torch.device) -> int:
@@ -35,15 +35,6 @@ def free_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in _CPU_WORDS
-    )
 
 
 def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> tuple[Tensor, int]:
@@ -77,6 +68,5 @@ def in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) ->
                     "behaviours, load it in bfloat16 (model.dtype), or free memory"
                 )
             size = max(1, min(size, len(batch)) // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release()
     return torch.cat(found), size

@@ -39,6 +39,10 @@ class FiniteWatch:
             before = self._finite.get(name)
             self._finite[name] = found if before is None else found & before
 
+    def forget(self) -> None:
+        """Drops what was noted of a step that is taken again."""
+        self._finite = {}
+
     def close(self, step: int, terms: Mapping[str, TermResult], norm: Tensor) -> Tensor:
         """Ends a step.
 
@@ -100,3 +104,26 @@ def at_fault(step: int, fault: str, every_step: bool) -> str:
         "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
         "leave such steps out with trainer.on_nonfinite=skip"
     )
+
+
+def too_many(step: int, count: int, fault: str) -> str:
+    """The sentence that a run ends with which leaves out one step after another."""
+    return (
+        f"step {step}: the {count}th step in a row that is left out, which is all that "
+        f"trainer.max_skipped_steps={count} allows ({fault}); the weights are those before them. "
+        "Lower optimizer.lr or the term's weight, or change what makes the term infinite"
+    )
+
+
+class SkippedInARow:
+    """Counts the steps left out since the last one that was taken."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = 0
+
+    def add(self, step: int) -> int:
+        """Counts a step that was left out; gives how many in a row that makes."""
+        self.count = self.count + 1 if step == self._last + 1 else 1
+        self._last = step
+        return self.count

@@ -127,6 +127,15 @@ class Checkpoints(Checkpoint):
             self.best_step, self.best_value = state_dict["best_step"], state_dict["best_value"]
 
 
+def save_now(trainer: pl.Trainer) -> str:
+    """Saves the state after the steps taken, in the middle of a step, and says so."""
+    checkpoints = trainer.checkpoint_callback
+    if not isinstance(checkpoints, Checkpoints) or trainer.global_step == 0:
+        return "no step was taken"
+    checkpoints.save(trainer)
+    return f"a checkpoint of step {trainer.global_step} is saved"
+
+
 def load_best(policy: Policy, checkpoints: Checkpoints) -> int:
     """Puts the best checkpoint's weights into the policy.
 

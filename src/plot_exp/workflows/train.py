@@ -31,6 +31,7 @@ from plot_exp.report.terminal import closing_table
 from plot_exp.tracking import Tracker
 from plot_exp.training.heartbeat import Heartbeat, StepBar
 from plot_exp.training.metrics import peak_memory
+from plot_exp.training.out_of_memory import memory_explained
 from plot_exp.training.retention import load_best
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.device import autocast
@@ -237,6 +238,7 @@ def _fit(
         log=tracker.log,
         mismatch=measurer.mismatch,
         validate=validate,
+        collate=prepared.collate,
     )
     first = checkpoint_step(checkpoint) if checkpoint else 0
     bar: StepBar | Heartbeat = Heartbeat(len(loader), settings.heartbeat_seconds)
@@ -245,7 +247,7 @@ def _fit(
     trainer = build_trainer(settings, run_dir, len(loader), [bar])
     policy.train()
     started = time.perf_counter()
-    with interruptible():
+    with interruptible(), memory_explained():
         trainer.fit(
             module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
