@@ -1,0 +1,89 @@
+"""A signal lets the step in hand be finished and saved, and the run goes on to the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from plot_exp import interruption
+from plot_exp.interruption import Interrupted, watching
+
+from endurance_runs import Run, assert_same_weights
+
+
+def send(number: signal.Signals, at: int) -> object:
+    """Sends a signal to this process in the middle of step `at`."""
+
+    def disturb(run: Run, step: int) -> None:
+        if step == at and run.trainer.global_step == at - 1:
+            os.kill(os.getpid(), number)
+
+    return disturb
+
+
+@pytest.fixture
+def one_signal_may_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step has several passes, each of which sends it."""
+    monkeypatch.setattr(interruption, "SAME_SIGNAL_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("one_signal_may_repeat")
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138), ("SIGUSR2", 140)]
+)
+def test_the_step_in_hand_is_finished_and_saved(name: str, code: int, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.Signals[name])
+    run = Run(tmp_path / "run", disturb=send(signal.Signals[name], at=3))  # type: ignore[arg-type]
+    with pytest.raises(Interrupted) as raised, watching(requeue=False):
+        run.fit()
+    assert raised.value.exit_code == code
+    assert "after step 3" in raised.value.note
+    assert run.module.completed_steps == 3
+    assert run.saved() == [3]
+    assert sorted(run.losses()) == [1, 2, 3]
+    assert signal.getsignal(signal.Signals[name]) == before
+
+    rest = Run(tmp_path / "run").fit()
+    whole = Run(tmp_path / "whole").fit()
+    assert_same_weights(whole, rest)
+    assert {**run.losses(), **rest.losses()} == whole.losses()
+
+
+@pytest.mark.usefixtures("one_signal_may_repeat")
+def test_a_signal_in_the_last_step_saves_it_and_ends(tmp_path: Path) -> None:
+    run = Run(tmp_path, steps=3, disturb=send(signal.SIGTERM, at=3))  # type: ignore[arg-type]
+    with pytest.raises(Interrupted), watching(requeue=False):
+        run.fit()
+    assert run.saved() == [3]
+    again = Run(tmp_path, steps=3).fit()
+    assert again.module.completed_steps == 3
+    assert again.logged == {}
+    assert_same_weights(again, run)
+
+
+def test_outside_of_training_a_signal_ends_at_once() -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"), watching(requeue=False):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not reached")
+
+
+def test_after_training_a_signal_ends_at_once_again(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="SIGUSR1"), watching(requeue=False):
+        Run(tmp_path, steps=2).fit()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("not reached")
+
+
+def test_handlers_of_others_are_left_alone() -> None:
+    """As submitit's, which requeues the jobs of a sweep by itself."""
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: heard.append("theirs"))
+    try:
+        with watching(requeue=False):
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert heard == ["theirs"]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
