@@ -107,7 +107,15 @@ def _inject(model: nn.Module, settings: Any, name: str) -> None:
             f"model.lora.target_modules={settings.target_modules}: "
             f"{str(error).splitlines()[0]} The model's linear layers are {', '.join(known)}"
         ) from error
+    _keep_in_float32(model, name)
     _drop_by_token(model)
+
+
+def _keep_in_float32(model: nn.Module, name: str) -> None:
+    """An adapter beside weights of half precision is trained in fp32, where small steps count."""
+    for key, parameter in model.named_parameters():
+        if ".lora_" in key and f".{name}" in key and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()
 
 
 def _drop_by_token(model: nn.Module) -> None:

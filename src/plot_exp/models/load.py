@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plot_exp.config.model import ModelConfig
 from plot_exp.errors import UserError
 from plot_exp.models.adapter_folder import base_of, facts_of, is_adapter
-from plot_exp.models.shape import origin_of, shape_of
+from plot_exp.models.shape import check_pretrained, origin_of, shape_of
+from plot_exp.models.weight_files import check_files
+
+if TYPE_CHECKING:
+    import torch
 
 # A directory without tokenizer files is loaded as a tokenizer of a few special tokens.
 SMALLEST_VOCABULARY = 16
@@ -32,14 +36,24 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
         raise UserError(f"{key}={name}: there is no such directory")
     if path.is_dir() and name != "tiny" and is_adapter(path):
         _check_adapter(config, path, key)
-    elif path.is_dir() and name != "tiny" and not (path / "config.json").is_file():
-        raise UserError(
-            f"{key}={name}: the directory holds no config.json; "
-            "name a folder that save_pretrained wrote, such as a run's model/"
-        )
+    elif path.is_dir() and name != "tiny":
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"{key}={name}: the directory holds no config.json; "
+                "name a folder that save_pretrained wrote, such as a run's model/"
+            )
+        if config.weights == "pretrained":
+            _check_weights(path, f"{key}={name}")
     template = config.chat_template
     if template not in (None, PLAIN) and not Path(template).is_file():
         raise UserError(f"model.chat_template={template}: there is no such file; or write {PLAIN}")
+
+
+def _check_weights(folder: Path, named: str) -> None:
+    try:
+        check_files(folder)
+    except UserError as error:
+        raise UserError(f"{named}: the weights could not be loaded: {error}") from error
 
 
 def _check_adapter(config: ModelConfig, folder: Path, key: str) -> None:
@@ -90,8 +104,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_model(config: ModelConfig, seed: int = 0) -> Any:
+def load_model(config: ModelConfig, seed: int = 0, dtype: torch.dtype | None = None) -> Any:
     """A causal language model: safetensors only, no remote code unless asked for.
+
+    Weights go file by file into a model that has none yet, each in the precision that it will
+    have, so that no second copy of the model is made on the way.
 
     A folder with an adapter gives the model that it belongs to with the adapter in it, ready to be
     trained on, or merged into the weights where `config.lora` asks for no adapter. A fresh one
@@ -99,18 +116,20 @@ def load_model(config: ModelConfig, seed: int = 0) -> Any:
 
     Args:
         seed: of the weights, with `weights=random`.
+        dtype: in place of `config.dtype`.
 
     Raises:
         UserError: it cannot be loaded, or lacks weights.
     """
     folder = Path(origin_of(config))
     if not is_adapter(folder):
-        return _load_plain(config, seed)
+        return _load_plain(config, seed, dtype)
     from plot_exp.models.adapters import load_adapter, merge
 
     _check_adapter(config, folder, "model.name")
     # A revision is one of the adapter's repository, not of the model's beneath.
-    model = _load_plain(config.model_copy(update={"name": base_of(folder), "revision": None}), seed)
+    beneath = config.model_copy(update={"name": base_of(folder), "revision": None})
+    model = _load_plain(beneath, seed, dtype)
     trained = config.lora.rank is not None
     load_adapter(model, folder, trained=trained, dropout=config.lora.dropout)
     if not trained:
@@ -127,13 +146,16 @@ def put_adapter(model: Any, config: ModelConfig, seed: int) -> None:
     add_adapter(model, config.lora, seed)
 
 
-def _load_plain(config: ModelConfig, seed: int) -> Any:
+def _load_plain(config: ModelConfig, seed: int, dtype: torch.dtype | None) -> Any:
     import torch
 
+    folder = Path(origin_of(config))
+    if config.weights == "pretrained" and (folder / "config.json").is_file():
+        _check_weights(folder, f"model.name={config.name}")
     try:
         if config.weights == "random":
-            return _random(config, seed)
-        model, found = _pretrained(config)
+            return _random(config, seed, dtype)
+        model, found = _pretrained(config, dtype)
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a broken file may raise nearly anything in there
@@ -149,14 +171,13 @@ def _load_plain(config: ModelConfig, seed: int) -> Any:
     return model
 
 
-def _pretrained(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
+def _pretrained(config: ModelConfig, dtype: torch.dtype | None) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    if config.shape.given():
-        shape_of(config)  # which refuses one that is not the weights' own
+    check_pretrained(config)
     model, found = AutoModelForCausalLM.from_pretrained(
         origin_of(config),
-        dtype=config.dtype,
+        dtype=dtype or config.dtype,
         use_safetensors=True,
         output_loading_info=True,
         revision=config.revision,
@@ -166,14 +187,15 @@ def _pretrained(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
     return model, found
 
 
-def _random(config: ModelConfig, seed: int) -> Any:
+def _random(config: ModelConfig, seed: int, dtype: torch.dtype | None) -> Any:
     """The shape alone, the same weights for the same seed whatever was drawn before."""
     import torch
     from transformers import AutoModelForCausalLM
 
     shape = shape_of(config)
-    own = shape.dtype or torch.float32
-    dtype = own if config.dtype == "auto" else getattr(torch, config.dtype)
+    if dtype is None:
+        own = shape.dtype or torch.float32
+        dtype = own if config.dtype == "auto" else getattr(torch, config.dtype)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(

@@ -41,17 +41,41 @@ def shape_of(config: ModelConfig) -> Any:
         from plot_exp.models.tiny import tiny_shape
 
         return tiny_shape(config.tiny)
-    if config.shape.architecture is not None and config.weights == "random":
+    if config.shape.architecture is not None:
         return _published(config.shape)
+    if config.weights == "random":
+        return _replaced(_own(config), config.shape)
+    check_pretrained(config)
+    return _own(config)
+
+
+def check_pretrained(config: ModelConfig) -> None:
+    """Refuses `config.shape` where the pretrained weights have another one.
+
+    Raises:
+        UserError: they do.
+        OSError, ValueError: the model's own configuration cannot be read.
+    """
+    given = config.shape.given()
+    if not given:
+        return
+    own = _own(config)
+    for name in SIZES:
+        found = getattr(own, name, None)
+        if name in given and given[name] != found:
+            raise UserError(
+                f"model.shape.{name}={given[name]}: the pretrained weights of {config.name} have "
+                f"{found}; write model.weights=random for the shape alone, or model=hf "
+                "model.name=ID_OR_DIR for another model"
+            )
+
+
+def _own(config: ModelConfig) -> Any:
     from transformers import AutoConfig
 
-    own = AutoConfig.from_pretrained(
+    return AutoConfig.from_pretrained(
         origin_of(config), revision=config.revision, trust_remote_code=config.trust_remote_code
     )
-    if config.weights == "random":
-        return _replaced(own, config.shape)
-    _check_pretrained(config, own)
-    return own
 
 
 def _published(shape: ShapeConfig) -> Any:
@@ -79,16 +103,3 @@ def _replaced(own: Any, shape: ShapeConfig) -> Any:
         )
     plain = {key: value for key, value in own.to_dict().items() if key not in DERIVED}
     return type(own).from_dict(plain | given)
-
-
-def _check_pretrained(config: ModelConfig, own: Any) -> None:
-    """Weights have the shape that they have."""
-    given = config.shape.given()
-    for name in SIZES:
-        found = getattr(own, name, None)
-        if name in given and given[name] != found:
-            raise UserError(
-                f"model.shape.{name}={given[name]}: the pretrained weights of {config.name} have "
-                f"{found}; write model.weights=random for the shape alone, or model=hf "
-                "model.name=ID_OR_DIR for another model"
-            )
