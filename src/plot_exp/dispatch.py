@@ -12,14 +12,30 @@ from pathlib import Path
 from typing import Literal
 
 from plot_exp.config.combinations import check
+from plot_exp.config.limits import apply_limits
 from plot_exp.config.schema import Config, load
 from plot_exp.disk import full_disk, is_full
 from plot_exp.errors import PausedError, RunError, UserError
 from plot_exp.files import prepare_folder
 from plot_exp.interruption import watching
+from plot_exp.processes.ranks import is_shared, settled
+from plot_exp.processes.session import EndedError, current
+from plot_exp.redaction import redact
 
 # What may differ between two commands that mean the same run.
-INCIDENTAL = ("resume", "objective", "cache_dir", "output_dir", "logger.", "trainer.progress")
+INCIDENTAL = (
+    "resume",
+    "objective",
+    "cache_dir",
+    "output_dir",
+    "logger.",
+    "trainer.progress",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.timeout",
+    "export.",
+    "limits.",
+)
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -31,6 +47,7 @@ class Outcome:
     Attributes:
         exit_code: what the shell sees: 0, 1 for a failed run, 2 for bad input.
         message: why it failed, or why nothing was run.
+        unexpected: what failed is nothing that the run itself looks for.
         objective: the metric that `float` gives, for a sweeper that searches.
     """
 
@@ -40,6 +57,10 @@ class Outcome:
     message: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     objective: str = ""
+    unexpected: bool = False
+
+    def __post_init__(self) -> None:
+        self.message = redact(self.message)
 
     def __float__(self) -> float:
         """The metric that a search looks at.
@@ -53,29 +74,53 @@ class Outcome:
 
 
 def run(config: Config, run_dir: Path) -> Outcome:
-    """Run the workflow that `task` names, in `run_dir`.
+    """Run the workflow that `task` names, in `run_dir`, in as many processes as it takes.
 
     Failures become an outcome; only an interruption passes through. A folder that was made for a
     run which never began is taken away again.
     """
-    made = _missing_parents(run_dir)
     try:
-        prepare_folder(run_dir)
+        config = settled(config)
+        if is_shared(config):
+            from plot_exp.processes.shared_run import share_run
+
+            return share_run(config, run_dir, _run)
+    except (UserError, RunError) as error:
+        show_traceback()
+        return Outcome(run_dir, "failed", error.exit_code, str(error))
+    return _run(config, run_dir)
+
+
+def _run(config: Config, run_dir: Path) -> Outcome:
+    """The same in this process, which leaves the folder to the first one of its run."""
+    apply_limits(config.limits)
+    leads = current().leads
+    made = _missing_parents(run_dir) if leads else []
+    try:
+        if leads:
+            prepare_folder(run_dir)
         with watching(requeue=config.trainer.requeue):
             workflow = importlib.import_module(f"plot_exp.workflows.{config.task}")
             metrics = workflow.run(config, run_dir)
         return Outcome(run_dir, metrics=dict(metrics or {}))
     except (UserError, RunError) as error:
         show_traceback()
-        message = _with_way_on(error, config, run_dir)
-        return Outcome(run_dir, "failed", error.exit_code, message)
+        of_another = isinstance(error, EndedError)
+        return Outcome(
+            run_dir,
+            "failed",
+            error.exit_code,
+            _with_way_on(error, config, run_dir),
+            unexpected=of_another,
+        )
     except Exception as error:
         show_traceback()
         if is_full(error):
             paused = PausedError(full_disk(run_dir / "config.yaml"))
             message = _with_way_on(paused, config, run_dir)
             return Outcome(run_dir, "failed", paused.exit_code, message)
-        return Outcome(run_dir, "failed", RunError.exit_code, _unexpected(error, run_dir))
+        message = _unexpected(error, run_dir)
+        return Outcome(run_dir, "failed", RunError.exit_code, message, unexpected=True)
     finally:
         remove_empty(made)
 
@@ -99,6 +144,10 @@ def resumed(run_dir: Path) -> Config:
 
 def run_point(config: Config, run_dir: Path) -> Outcome:
     """A sweep's point: skipped where it is finished, resumed where it was begun, else run."""
+    try:
+        config = settled(config)
+    except UserError as error:
+        return Outcome(run_dir, "failed", error.exit_code, str(error))
     if not (run_dir / "config.yaml").is_file():
         return run(config, run_dir)
     try:
@@ -120,8 +169,13 @@ def run_point(config: Config, run_dir: Path) -> Outcome:
 
 def show_traceback() -> None:
     """Print the stack trace of the error at hand, where it was asked for."""
-    if os.environ.get("PLOT_EXP_TRACEBACK", "0") not in ("", "0"):
-        traceback.print_exc()
+    if wants_traceback():
+        print(redact(traceback.format_exc()), file=sys.stderr)
+
+
+def wants_traceback() -> bool:
+    """Whether stack traces were asked for."""
+    return os.environ.get("PLOT_EXP_TRACEBACK", "0") not in ("", "0")
 
 
 def _differences(config: Config, earlier: Config) -> str:
@@ -157,11 +211,13 @@ def _unexpected(error: Exception, run_dir: Path) -> str:
     """One line, and where the whole trace is kept."""
     first = next((line for line in str(error).splitlines() if line.strip()), "no message")
     line = f"{type(error).__name__}: {first}"
+    rank = current().ranks.rank
+    path = run_dir / (f"error-{rank}.log" if rank else "error.log")
     try:
-        (run_dir / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+        path.write_text(redact(traceback.format_exc()), encoding="utf-8")
     except OSError:
         return f"{line} (PLOT_EXP_TRACEBACK=1 shows where)"
-    return f"{line} (the stack trace is in {run_dir / 'error.log'})"
+    return f"{line} (the stack trace is in {path})"
 
 
 def _missing_parents(run_dir: Path) -> list[Path]:
@@ -181,4 +237,4 @@ def remove_empty(folders: list[Path]) -> None:
 
 def complain(message: str) -> None:
     """Say on stderr what is wrong."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {redact(message)}", file=sys.stderr)

@@ -17,11 +17,17 @@ from plot_exp.data.mismatched import Mismatch
 from plot_exp.errors import RunError
 from plot_exp.losses.base import Totals
 from plot_exp.losses.composite import Composite
+from plot_exp.models.parts import whole
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch, SkippedInARow, at_fault, too_many
-from plot_exp.training.gradients import GradientShare, TermGradientMeter, add_term_gradients
+from plot_exp.training.gradients import (
+    GradientShare,
+    PartsGradientMeter,
+    TermGradientMeter,
+    add_term_gradients,
+)
 from plot_exp.training.metrics import (
     Throughput,
     read_together,
@@ -33,6 +39,7 @@ from plot_exp.training.out_of_memory import Collate, SmallerSteps
 from plot_exp.training.part import Part
 from plot_exp.training.passes import Passes
 from plot_exp.training.retention import save_now
+from plot_exp.training.sharding import in_its_parts
 from plot_exp.training.world import World, current_world
 
 Log = Callable[[Mapping[str, float], int], None]
@@ -56,6 +63,7 @@ class PreferenceModule(pl.LightningModule):
         validate: called every `trainer.validate_every` steps with the step; its metrics are
             logged with the step's own.
         collate: lays examples out anew where memory ran out for a microbatch; None never does.
+        world: the processes that share the batch; None finds them when training begins.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class PreferenceModule(pl.LightningModule):
         mismatch: Mismatch | None = None,
         validate: Validate | None = None,
         collate: Collate | None = None,
+        world: World | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -92,7 +101,7 @@ class PreferenceModule(pl.LightningModule):
             if term.gradient_share is not None
         }
         self.carried: list[Part] | None = None
-        self.world = World()
+        self.world, self._finds_world = world or World(), world is None
         self.drops = policy.drops
         self.watch = FiniteWatch(
             list(composite.terms), sticky=trainer_config.on_nonfinite == "stop"
@@ -116,15 +125,20 @@ class PreferenceModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on what is trainable, and the schedule over the run's steps."""
         settings = self.optimizer_settings
+        in_its_parts(self.policy)
         optimizer = build_optimizer(self.policy.trainable(), settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.steps, settings)
         )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def configure_model(self) -> None:
+        """Nothing: a policy that is to lie in parts does so before it is first measured."""
+
     def on_fit_start(self) -> None:
         """Finds the other processes, if there are any."""
-        self.world = current_world(self.policy.device)
+        if self._finds_world:
+            self.world = current_world(self.policy.device)
 
     def transfer_batch_to_device(
         self, batch: list[Batch], device: torch.device, dataloader_idx: int
@@ -140,7 +154,7 @@ class PreferenceModule(pl.LightningModule):
         outcome, meter = self._gradients(microbatches, step, logging)
         parameters = optimizer.param_groups[0]["params"]
         self.world.add_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip))
         optimizer.optimizer.found_inf = self.watch.close(step, outcome.terms, norm)
         learning_rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
@@ -157,7 +171,7 @@ class PreferenceModule(pl.LightningModule):
             if logging:
                 metrics |= self._step_metrics(outcome, meter, norm)
                 metrics["train/lr"] = learning_rate
-                metrics |= self.throughput.read(self.policy.device)
+                metrics |= self.throughput.read(self.policy.device, self.world)
             if meter is not None:
                 self._share_gradients(meter, step)
         self._finish_step(metrics, step)
@@ -180,6 +194,7 @@ class PreferenceModule(pl.LightningModule):
 
         if self.world.size > 1:  # the others are already waiting for this one
             return attempt(microbatches)
+        save = lambda: save_now(self.trainer)  # noqa: E731
         return self.smaller.take(
             step, microbatches, attempt, forget, save=lambda: save_now(self.trainer)
         )
@@ -233,7 +248,7 @@ class PreferenceModule(pl.LightningModule):
             self.latest |= {key: values[key] for key in shown if key in values}
 
     def _accumulate(self, microbatches: list[Batch], meter: TermGradientMeter | None) -> Outcome:
-        counts = [Totals.of([batch.responses]) for batch in microbatches]
+        counts = [Totals.of([batch.responses]) for batch in microbatches if not batch.idle]
         device = self.policy.device
         microbatches = [batch.to(device, non_blocking=True) for batch in microbatches]
         weights = self._weights(self.completed_steps + 1)
@@ -259,7 +274,8 @@ class PreferenceModule(pl.LightningModule):
 
         mismatched = None
         if self.composite.needs_mismatched and self.mismatch is not None:
-            mismatched = passes.mismatched(microbatches, self.mismatch, self.world)
+            own = [batch for batch in microbatches if not batch.idle]
+            mismatched = passes.mismatched(own, self.mismatch, self.world)
         return accumulate(
             microbatches,
             score_policy=passes.score_policy,
@@ -280,7 +296,12 @@ class PreferenceModule(pl.LightningModule):
         shared = any(share.due(step) for share in self.shares.values())
         if not shared and not (logging and self.settings.log_term_gradients):
             return None
-        return TermGradientMeter(self.policy.trainable(), list(self.composite.terms))
+        names = list(self.composite.terms)
+        if self.world.sums_gradients:
+            return PartsGradientMeter(
+                self.optimizers().param_groups[0]["params"], names, self.world
+            )
+        return TermGradientMeter(self.policy.trainable(), names)
 
     def _step_metrics(
         self, outcome: Outcome, meter: TermGradientMeter | None, norm: Tensor
@@ -320,7 +341,9 @@ class PreferenceModule(pl.LightningModule):
             RunError: the checkpoint is of other weights.
         """
         frozen = {f"policy.{name}" for name in frozen_names(self.policy)}
-        if lost := sorted(self.state_dict().keys() - frozen ^ checkpoint["state_dict"].keys()):
+        # Of weights in parts the strategy has read what the policy lacks, or has failed.
+        state = checkpoint.get("state_dict")
+        if state is not None and (lost := sorted(self.state_dict().keys() - frozen ^ state.keys())):
             raise RunError(f"the checkpoint does not fit the model: {lost[0]} differs")
         self.completed_steps = int(checkpoint["completed_steps"])
         self.skipped_steps = int(checkpoint["skipped_steps"])

@@ -147,15 +147,19 @@ JOINED = Layout("packed", joined=True)
 def test_a_batch_holds_the_same_examples_however_it_is_cut(items, size, layout, processes):
     for step in range(3):
         expected = sorted(make(items, layout=layout).indices(step))
-        found = []
+        found, counts = [], set()
         for rank in range(processes):
             loader = make(
                 items, microbatch_size=size, layout=layout, rank=rank, processes=processes
             )
             parts = loader.microbatches(step)
+            counts.add(len(parts))
             assert all(part.responses.examples <= size for part in parts)
-            found += [one.example.origin.row for part in parts for one in part.sources]
+            real = [part for part in parts if not part.idle]
+            assert parts[: len(real)] == real
+            found += [one.example.origin.row for part in real for one in part.sources]
         assert sorted(found) == expected
+        assert len(counts) == 1  # every process takes as many passes
 
 
 def test_padded_microbatches_hold_similar_lengths(items):

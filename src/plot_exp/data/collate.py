@@ -96,6 +96,8 @@ class Batch(OnDevice):
         tokens: non-padding positions, for throughput.
         sources: the examples it was made from.
         visibility: which tokens see which, where that is not all before them in their row.
+        idle: it keeps a process that has no examples left in step with the others, which have;
+            nothing is learned from it.
     """
 
     input_ids: Tensor
@@ -110,6 +112,7 @@ class Batch(OnDevice):
     tokens: int
     sources: tuple[TokenisedExample, ...]
     visibility: Visibility | None = None
+    idle: bool = False
 
 
 def describe_responses(examples: Sequence[TokenisedExample]) -> Responses:

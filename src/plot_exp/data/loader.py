@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -111,7 +112,8 @@ class StepLoader:
         """The collated microbatches of one optimizer step.
 
         Where rows are padded, those of similar lengths stand together; else every microbatch gets
-        about as many tokens, which keeps the largest, and so the memory, small.
+        about as many tokens, which keeps the largest, and so the memory, small. Every process has
+        as many: idle ones make up for examples that it lacks.
         """
         own = self.own_indices(step)
         lengths, size = [self.lengths[index] for index in own], self.microbatch_size
@@ -119,10 +121,19 @@ class StepLoader:
             parts = in_runs(lengths, size)
         else:
             parts = balanced(lengths, sizes_up_to(len(own), size))
-        return [
+        found = [
             collate([self.examples[own[place]] for place in part], self.pad_id, self.layout)
             for part in parts
         ]
+        every = self.indices(step)
+        largest = max(even_sizes(len(every), self.processes))
+        lacking = math.ceil(largest / size) - len(found)
+        return found + [self.idle_batch()] * lacking
+
+    def idle_batch(self) -> Batch:
+        """The shortest example, to keep pace with."""
+        shortest = min(range(len(self.lengths)), key=self.lengths.__getitem__)
+        return replace(collate([self.examples[shortest]], self.pad_id, self.layout), idle=True)
 
     def __iter__(self) -> Iterator[list[Batch]]:
         return ahead(self.microbatches, range(self.first_step(), self.steps))

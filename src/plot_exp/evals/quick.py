@@ -12,12 +12,19 @@ from plot_exp.data.collate import Batch
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.evals.answers import Verdict, answer_metrics, judge
 from plot_exp.evals.fluency import perplexity
-from plot_exp.evals.preferences import RememberedReference, preference_metrics, score_examples
+from plot_exp.evals.preferences import (
+    RememberedReference,
+    ScoredExample,
+    preference_metrics,
+    score_examples,
+)
 from plot_exp.generators.base import Completion, Sampling
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.models.policy import Policy
 from plot_exp.models.reference import Reference
 from plot_exp.progress import Bar
+
+SCORING = "scoring held-out examples"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,11 @@ def evaluate_preferences(
     policy: Policy, reference: RememberedReference, batches: Sequence[Batch], beta: float, bar: Bar
 ) -> dict[str, float]:
     """Accuracies and margins on held-out examples, as `val/...`."""
-    scored = score_examples(policy, reference, bar(batches, "scoring held-out examples"))
+    return preference_numbers(score_examples(policy, reference, bar(batches, SCORING)), beta)
+
+
+def preference_numbers(scored: Sequence[ScoredExample], beta: float) -> dict[str, float]:
+    """The same of examples that are scored already."""
     metrics = {f"val/{key}": value for key, value in preference_metrics(scored, beta).items()}
     metrics["val/count"] = float(len(scored))
     return metrics

@@ -16,9 +16,15 @@ from plot_exp.ops.scores import Request, Side
 SHOWN_TOKENS = 30
 
 
-@torch.no_grad()
 def mean_distribution(policy: Policy, batches: Iterable[Batch], side: Side) -> Tensor:
     """[V] fp64 on CPU: the softmax averaged over all response positions of one side."""
+    total = summed_distribution(policy, batches, side)
+    return total / total.sum()
+
+
+@torch.no_grad()
+def summed_distribution(policy: Policy, batches: Iterable[Batch], side: Side) -> Tensor:
+    """[V] fp64 on CPU: the softmax summed over all response positions of one side."""
     total = torch.zeros(policy.vocab_size, dtype=torch.float64)
     request = Request(frozenset({(side, "batch")}))
     training = policy.training
@@ -27,7 +33,7 @@ def mean_distribution(policy: Policy, batches: Iterable[Batch], side: Side) -> T
         scores = policy(batch.to(policy.device), request)
         total += scores.distributions[(side, "batch")].double().cpu()
     policy.train(training)
-    return total / total.sum()
+    return total
 
 
 def distance(plot: PLOT, distribution: Tensor) -> float:

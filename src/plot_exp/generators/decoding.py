@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer
 
 from plot_exp.generators.base import Sampling
 from plot_exp.generators.drawing import choose, top_logprobs
+from plot_exp.models.policy import Policy
 
 
 @dataclass
@@ -48,12 +49,13 @@ class Batch:
     Rows are padded on the left, so that all of them write into the same column.
 
     Args:
-        model: a transformers causal language model.
+        policy: of a transformers causal language model.
         pad_id: fills the padding; it is masked out.
     """
 
-    def __init__(self, model: Any, pad_id: int, sampling: Sampling) -> None:
-        self.model, self.pad_id, self.sampling = model, pad_id, sampling
+    def __init__(self, policy: Policy, pad_id: int, sampling: Sampling) -> None:
+        model = policy.model
+        self.policy, self.model, self.pad_id, self.sampling = policy, model, pad_id, sampling
         self.device = next(model.parameters()).device
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._accepts = inspect.signature(inner.forward).parameters.keys()
@@ -118,7 +120,7 @@ class Batch:
         """Logits behind the last column: [B, V]."""
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         offered = {"position_ids": positions, "logits_to_keep": 1}
-        found = self.model(
+        found = self.policy.outputs(
             input_ids=input_ids,
             attention_mask=mask,
             past_key_values=cache,

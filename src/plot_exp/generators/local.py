@@ -131,7 +131,7 @@ class LocalGenerator:
         """Every row as it is done."""
         pad_id = self.tokeniser.tokenizer.pad_token_id
         waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
-        batch = Batch(self.policy.model, pad_id, sampling)
+        batch = Batch(self.policy, pad_id, sampling)
         while waiting or batch.rows:
             try:
                 self._advance(batch, waiting)
@@ -140,7 +140,7 @@ class LocalGenerator:
                 failed = True
             if failed:  # outside of the handler, which holds on to tensors
                 self._retreat(batch, waiting)
-                batch = Batch(self.policy.model, pad_id, sampling)
+                batch = Batch(self.policy, pad_id, sampling)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue

@@ -51,6 +51,8 @@ def weights_fingerprint(model: Any, leave_out: str | None = None) -> str:
     """
     import torch
 
+    from plot_exp.models.parts import whole as in_one_piece
+
     def digest(entry: tuple[str, torch.Tensor]) -> bytes:
         name, tensor = entry
         content = hashlib.sha256(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1e".encode())
@@ -67,8 +69,14 @@ def weights_fingerprint(model: Any, leave_out: str | None = None) -> str:
         key: value for key, value in model.config.to_dict().items() if key not in _INCIDENTAL
     }
     whole = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    entries.sort(key=lambda entry: entry[0])
+    if any(hasattr(tensor, "full_tensor") for _, tensor in entries):
+        # Processes gather weights that lie in parts in one order.
+        for name, tensor in entries:
+            whole.update(digest((name, in_one_piece(tensor))))
+        return whole.hexdigest()
     # Hashing leaves the interpreter's lock, so threads share the work.
     with ThreadPoolExecutor(4) as pool:
-        for part in pool.map(digest, sorted(entries, key=lambda entry: entry[0])):
+        for part in pool.map(digest, entries):
             whole.update(part)
     return whole.hexdigest()

@@ -14,6 +14,7 @@ from plot_exp.data.collate import Batch
 from plot_exp.errors import UserError
 from plot_exp.models.attention import decoder_for, use_row_attention
 from plot_exp.models.dropout import drops_by_token, recompute_contexts, use_token_keys
+from plot_exp.models.parts import whole
 from plot_exp.ops.head import Head
 from plot_exp.ops.reference_states import ReferenceStates
 from plot_exp.ops.scores import Request, Scores
@@ -53,6 +54,10 @@ class Policy(nn.Module):
         """
         use_token_keys(None if dropout_seed is None else batch.token_keys, dropout_seed or 0)
         return score(decoder_for(self.model, batch), self.head, batch, request, reference)
+
+    def outputs(self, **inputs: Any) -> Any:
+        """What the model itself gives, for decoding."""
+        return self.model(**inputs)
 
     def states(self, scores: Scores | None) -> ReferenceStates | None:
         """What another policy's KL to this one reads, of this one's scores of the same batch.
@@ -159,13 +164,13 @@ def freeze(policy: Policy) -> Policy:
 
 def input_embedding(policy: Policy) -> Tensor:
     """[V, D] rows of the input embedding, padded with zero rows where the output has more."""
-    weight = policy.model.get_input_embeddings().weight.detach()
+    weight = whole(policy.model.get_input_embeddings().weight.detach())
     return _to_rows(weight, policy.vocab_size)
 
 
 def output_embedding(policy: Policy) -> Tensor:
     """[V, D] rows of the output embedding."""
-    return policy.model.get_output_embeddings().weight.detach()
+    return whole(policy.model.get_output_embeddings().weight.detach())
 
 
 def _to_rows(weight: Tensor, rows: int) -> Tensor:

@@ -84,8 +84,9 @@ def accumulate(
 ) -> Outcome:
     """Scores the batch, evaluates every term on it and pulls the gradients back.
 
-    With several processes each calls this with its own microbatches; the batch is all of them
-    together, and the gradients of the processes add up to its gradient.
+    With several processes each calls this with its own microbatches, as many as the others; the
+    batch is all of them together, and the gradients of the processes add up to its gradient. Idle
+    microbatches, which come last, go through the models and count for nothing.
 
     Args:
         score_policy: called with a microbatch, its index and the reference's scores of it, under
@@ -94,11 +95,12 @@ def accumulate(
         pull_back: called once a microbatch with the policy's outputs, graph attached, and the
             gradients of every term in them.
         world: the processes that share the batch; None for this one alone.
-        counts: of each microbatch, taken on the CPU; None counts on the device, which waits for it.
+        counts: of each microbatch that is not idle, taken on the CPU; None counts on the device,
+            which waits for it.
         mismatched: what `Totals.mismatched` says of it.
     """
     world = world or World()
-    counts = counts or [Totals.of([batch.responses]) for batch in microbatches]
+    counts = counts or [Totals.of([one.responses]) for one in microbatches if not one.idle]
     totals = world.add_totals(Totals.add(counts))
     totals = replace(totals, mismatched=mismatched)
     spread = len(microbatches) > 1 or world.size > 1
@@ -109,17 +111,24 @@ def accumulate(
             microbatches, score_policy, score_reference, composite, counts, totals, pull_back, world
         )
     stale = _Stale(last, world, len(microbatches)) if coupled and last else None
-    parts, results = [], []
+    parts: list[Part] = []
+    results: list[dict[str, TermResult]] = []
     for index, batch in enumerate(microbatches):
         reference = _reference(score_reference, batch)
         outputs = score_policy(batch, index, reference)
+        if batch.idle:
+            if not results:
+                results.append(_nothing(composite, _part(outputs, reference, batch), totals))
+            pull_back(outputs.tensors(), _no_gradients(composite, outputs))
+            continue
         part = _part(outputs, reference, batch, counts[index])
         parts.append(part)
         found, gradients = _one_pass(composite, part, totals, index, spread, stale)
         results.append(found)
         pull_back(outputs.tensors(), gradients)
     gathered = world.gather(parts)[0] if mode == "carried" else parts
-    added = world.add_results(_add(results))
+    examples = [part.responses.examples for part in parts]
+    added = world.add_results(_add(results, examples), sum(examples))
     return Outcome(added, gathered, world.size == 1 or mode == "carried")
 
 
@@ -127,10 +136,32 @@ def _reference(score_reference: Callable[[Batch], Scores] | None, batch: Batch) 
     return None if score_reference is None else score_reference(batch)
 
 
-def _part(outputs: Scores, reference: Scores | None, batch: Batch, counts: Totals) -> Part:
+def _part(
+    outputs: Scores, reference: Scores | None, batch: Batch, counts: Totals | None = None
+) -> Part:
     """What the terms read; the reference's states have served once the policy is scored."""
     kept = None if reference is None else replace(reference, tokens={})
     return Part(outputs.detach(), kept, batch.responses, counts)
+
+
+def _no_gradients(composite: Composite, outputs: Scores) -> TermGradients:
+    """Zeros, for a pass that others wait for."""
+    return {
+        name: [torch.zeros_like(tensor) for tensor in outputs.tensors()] for name in composite.terms
+    }
+
+
+def _nothing(composite: Composite, part: Part, totals: Totals) -> dict[str, TermResult]:
+    """What a process without examples adds to every term: zeros by the names of the others."""
+    with torch.no_grad():
+        found = composite(part.policy, part.reference, part.responses, totals)
+    return {
+        name: TermResult(
+            torch.zeros_like(result.loss),
+            {key: torch.zeros_like(value) for key, value in result.metrics.items()},
+        )
+        for name, result in found.items()
+    }
 
 
 def _exact(
@@ -150,7 +181,8 @@ def _exact(
         references.append(_reference(score_reference, batch))
         with torch.set_grad_enabled(one_pass):
             outputs.append(score_policy(batch, index, references[-1]))
-        parts.append(_part(outputs[-1], references[-1], batch, counts[index]))
+        if not batch.idle:
+            parts.append(_part(outputs[-1], references[-1], batch, counts[index]))
     gathered, first = world.gather(parts)
     whole = Part.concatenate(gathered)
     results, gradients = leaf_gradients(composite, list(composite.terms), whole, totals)
@@ -161,7 +193,11 @@ def _exact(
     }
     for index, batch in enumerate(microbatches):
         graph = outputs[index] if one_pass else score_policy(batch, index, references[index])
-        pull_back(graph.tensors(), {name: rows[first + index] for name, rows in split.items()})
+        if batch.idle:
+            own = _no_gradients(composite, graph)
+        else:
+            own = {name: rows[first + index] for name, rows in split.items()}
+        pull_back(graph.tensors(), own)
     return Outcome(results, gathered, True)
 
 
@@ -222,15 +258,20 @@ def _one_pass(
     return results | scaled, gradients | cut
 
 
-def _add(results: Sequence[dict[str, TermResult]]) -> dict[str, TermResult]:
-    """Terms of several microbatches: values add up, metrics are averaged."""
+def _add(
+    results: Sequence[dict[str, TermResult]], examples: Sequence[int]
+) -> dict[str, TermResult]:
+    """Terms of several microbatches: values add up, metrics are averaged over examples."""
     if len(results) == 1:
         return results[0]
     added = {}
+    shares = [count / sum(examples) for count in examples]
     for name in results[0]:
         of_term = [result[name] for result in results]
         metrics = {
-            key: torch.stack([result.metrics[key] for result in of_term]).mean()
+            key: torch.stack(
+                [share * one.metrics[key] for share, one in zip(shares, of_term, strict=True)]
+            ).sum()
             for key in of_term[0].metrics
         }
         added[name] = TermResult(torch.stack([result.loss for result in of_term]).sum(), metrics)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from plot_exp.losses.base import Term
+from plot_exp.models.parts import local
 from plot_exp.training.world import World
 
 
@@ -125,4 +126,41 @@ class TermGradientMeter:
         for one, other in zip(self.collected[first], self.collected[second], strict=True):
             if one is not None and other is not None:
                 total += (one.double() * other.double()).sum()
+        return total
+
+
+class PartsGradientMeter(TermGradientMeter):
+    """The same for a policy whose weights lie in parts: whole backward passes leave the gradients.
+
+    Args:
+        world: the processes that have the parts.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], names: Sequence[str], world: World
+    ) -> None:
+        super().__init__(parameters, names)
+        self.world = world
+
+    def add(self, outputs: Sequence[Tensor], gradients: Mapping[str, Sequence[Tensor]]) -> None:
+        """See `TermGradientMeter`; gradients of the training passes so far are put back."""
+        before = [parameter.grad for parameter in self.parameters]
+        for name, rows in gradients.items():
+            for parameter in self.parameters:
+                parameter.grad = None
+            torch.autograd.backward(outputs, rows, retain_graph=True)
+            kept = self.collected[name]
+            for place, parameter in enumerate(self.parameters):
+                if parameter.grad is not None:
+                    own, earlier = local(parameter.grad), kept[place]
+                    kept[place] = own if earlier is None else earlier + own
+        for parameter, gradient in zip(self.parameters, before, strict=True):
+            parameter.grad = gradient
+
+    def gather(self, world: World) -> None:
+        """Nothing: the backward passes did it."""
+
+    def _dot(self, first: str, second: str) -> Tensor:
+        total = super()._dot(first, second)
+        self.world.add_tensors([total])
         return total

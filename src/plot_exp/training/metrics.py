@@ -15,6 +15,7 @@ from plot_exp.evals.preferences import QUANTILES
 from plot_exp.losses.base import TermResult
 from plot_exp.losses.dominance import violated_share
 from plot_exp.training.part import Part
+from plot_exp.training.world import World
 
 Metrics = dict[str, Tensor | float]
 
@@ -95,23 +96,30 @@ class Throughput:
         if self.started is None:
             self.started = time.perf_counter()
             return
-        self.pairs += sum(len(batch.responses.pairs) for batch in microbatches)
-        self.tokens += sum(batch.tokens for batch in microbatches)
+        own = [batch for batch in microbatches if not batch.idle]
+        self.pairs += sum(len(batch.responses.pairs) for batch in own)
+        self.tokens += sum(batch.tokens for batch in own)
 
     def leave_out(self, seconds: float) -> None:
         """Takes time that was not training, such as a validation, off the clock."""
         if self.started is not None:
             self.started += seconds
 
-    def read(self, device: torch.device) -> Metrics:
-        """The rates since the last reading, and the process's peak memory in GB."""
-        metrics: Metrics = {"train/memory_gb": peak_memory(device)}
-        if self.started is None or not self.tokens:
+    def read(self, device: torch.device, world: World | None = None) -> Metrics:
+        """The rates since the last reading, and the peak memory of the fullest process in GB.
+
+        Args:
+            world: the processes whose pairs and tokens count together; all of them read.
+        """
+        own = (self.pairs, self.tokens, peak_memory(device))
+        pairs, tokens, memory = zip(*(world or World()).gather_objects([own])[0], strict=True)
+        metrics: Metrics = {"train/memory_gb": max(memory)}
+        if self.started is None or not sum(tokens):
             return metrics
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        metrics["train/pairs_per_second"] = self.pairs / seconds
-        metrics["train/tokens_per_second"] = self.tokens / seconds
-        self.total_pairs += self.pairs
+        metrics["train/pairs_per_second"] = sum(pairs) / seconds
+        metrics["train/tokens_per_second"] = sum(tokens) / seconds
+        self.total_pairs += sum(pairs)
         self.total_seconds += seconds
         self.started, self.pairs, self.tokens = time.perf_counter(), 0, 0
         return metrics

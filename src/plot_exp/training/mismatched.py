@@ -40,13 +40,14 @@ def mismatched_log_ratio(
     whole, first = world.gather_objects([item for batch in microbatches for item in batch.sources])
     partners = partners_of(whole)
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in microbatches:
-        own = slice(first, first + len(batch.sources))
-        first = own.stop
-        exchanged = mismatch.batch(whole[own], partners[own])
-        if exchanged is not None:
-            exchanged = exchanged.to(device)
-            total += (policy(exchanged).sums() - reference(exchanged).sums()).sum()
+    with world.pace():
+        for batch in microbatches:
+            own = slice(first, first + len(batch.sources))
+            first = own.stop
+            exchanged = mismatch.batch(whole[own], partners[own])
+            if exchanged is not None:
+                exchanged = exchanged.to(device)
+                total += (policy(exchanged).sums() - reference(exchanged).sums()).sum()
     world.add_tensors([total])
     count = sum(len(other.response_ids) for other in partners if other is not None)
     return total / count if count else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,6 +15,11 @@ from plot_exp.losses.base import TermResult, Totals
 from plot_exp.training.part import Part
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
+Pace = Callable[[], AbstractContextManager[None]]
+
+# Elements of gradients that are exchanged together: they are copied into one stretch.
+BUCKET = 1 << 25
 
 
 class World:
@@ -21,10 +27,38 @@ class World:
 
     Attributes:
         size, rank: how many processes there are, and which one this is.
+        pace: within it processes may call the policies' forward passes as often as each needs;
+            outside of it all of them do alike (see `training.lockstep`).
+        sums_gradients: the backward pass itself leaves the sum over all processes (FSDP).
     """
 
     size = 1
     rank = 0
+    pace: Pace = nullcontext
+    sums_gradients = False
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's items of all, every `size`-th."""
+        return items[self.rank :: self.size]
+
+    def map(
+        self,
+        items: Sequence[Item],
+        each: Callable[[Item], Found],
+        shown: Callable[[Sequence[Item]], Iterable[Item]] = iter,
+    ) -> list[Found]:
+        """`each` of every item, in their order; a process does its share of them.
+
+        Args:
+            shown: wraps the share, to show how far it has come.
+        """
+        with self.pace():
+            own = [each(item) for item in shown(self.share(items))]
+        return self.dealt(own)
+
+    def dealt(self, own: Sequence[Found]) -> list[Found]:
+        """What `share(items)` gave in every process, in the order of the items."""
+        return list(own)
 
     def gather_objects(self, items: Sequence[Item]) -> tuple[list[Item], int]:
         """Every process's items in the order of ranks, and where this one's begin."""
@@ -38,8 +72,12 @@ class World:
         """The counts of all processes together."""
         return totals
 
-    def add_results(self, results: dict[str, TermResult]) -> dict[str, TermResult]:
-        """Terms whose values are each process's share of the whole: losses add up."""
+    def add_results(self, results: dict[str, TermResult], examples: int) -> dict[str, TermResult]:
+        """Terms whose values are each process's share of the whole: losses add up.
+
+        Args:
+            examples: this process's, by which metrics are averaged.
+        """
         return results
 
     def add_tensors(self, tensors: Iterable[Tensor]) -> None:
@@ -54,12 +92,23 @@ class Processes(World):
 
     Args:
         device: where what is exchanged has to lie for the group's backend.
+        pace, sums_gradients: see `World`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self, device: torch.device, *, pace: Pace = nullcontext, sums_gradients: bool = False
+    ) -> None:
         self.size = dist.get_world_size()
         self.rank = dist.get_rank()
         self.device = device
+        self.pace, self.sums_gradients = pace, sums_gradients
+
+    def dealt(self, own: Sequence[Found]) -> list[Found]:
+        """See `World`."""
+        rows: list[Sequence[Found]] = [()] * self.size
+        dist.all_gather_object(rows, list(own))
+        count = sum(len(row) for row in rows)
+        return [rows[place % self.size][place // self.size] for place in range(count)]
 
     def gather_objects(self, items: Sequence[Item]) -> tuple[list[Item], int]:
         """See `World`."""
@@ -79,37 +128,48 @@ class Processes(World):
         dist.all_gather_object(found, totals)
         return Totals.add(found)
 
-    def add_results(self, results: dict[str, TermResult]) -> dict[str, TermResult]:
-        """See `World`; metrics are averaged over processes."""
+    def add_results(self, results: dict[str, TermResult], examples: int) -> dict[str, TermResult]:
+        """See `World`."""
         added = {}
         for name, result in results.items():
-            row = torch.stack([result.loss, *result.metrics.values()]).detach()
+            metrics = [examples * value for value in result.metrics.values()]
+            weight = torch.full_like(result.loss, examples)
+            row = torch.stack([result.loss, weight, *metrics]).detach()
             dist.all_reduce(row)
-            metrics = dict(zip(result.metrics, row[1:] / self.size, strict=True))
-            added[name] = replace(result, loss=row[0], metrics=metrics)
+            means = dict(zip(result.metrics, row[2:] / row[1], strict=True))
+            added[name] = replace(result, loss=row[0], metrics=means)
         return added
 
     def add_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """See `World`; one exchange for each precision."""
-        by_type: dict[torch.dtype, list[Tensor]] = {}
+        """See `World`; an exchange for each precision and stretch of `BUCKET` elements."""
+        waiting: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
-            by_type.setdefault(tensor.dtype, []).append(tensor)
-        for together in by_type.values():
-            flat = torch.cat([tensor.flatten() for tensor in together])
-            dist.all_reduce(flat)
-            for tensor, row in zip(
-                together, flat.split([tensor.numel() for tensor in together]), strict=True
-            ):
-                tensor.copy_(row.view_as(tensor))
+            together = waiting.setdefault(tensor.dtype, [])
+            together.append(tensor)
+            if sum(one.numel() for one in together) >= BUCKET:
+                _add_together(waiting.pop(tensor.dtype))
+        for together in waiting.values():
+            _add_together(together)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """See `World`."""
+        """See `World`; nothing where the backward pass did it."""
+        if self.sums_gradients:
+            return
         gradients = []
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
         self.add_tensors(gradients)
+
+
+def _add_together(tensors: Sequence[Tensor]) -> None:
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, row in zip(
+        tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
+    ):
+        tensor.copy_(row.view_as(tensor))
 
 
 def current_world(device: torch.device) -> World:

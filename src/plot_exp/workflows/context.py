@@ -29,6 +29,7 @@ from plot_exp.losses.context import Context
 from plot_exp.models.contextual import contextual_embedding
 from plot_exp.models.policy import Policy, input_embedding, output_embedding
 from plot_exp.models.reference import Reference
+from plot_exp.processes.session import current
 
 # Enough positions for a stable mean distribution; a pass over all the data would cost an epoch.
 REFERENCE_EXAMPLES = 512
@@ -56,7 +57,9 @@ def build_context(
     @cache
     def token_counts() -> TokenCounts:
         folder = Path(config.cache_dir).expanduser() / "preference_distribution"
-        return cached_counts(train, vocab_size, allowed(), folder)
+        return current().first(
+            "token counts", lambda: cached_counts(train, vocab_size, allowed(), folder)
+        )
 
     @cache
     def reference_distribution() -> Tensor:

@@ -21,6 +21,7 @@ from plot_exp.files import replacing
 from plot_exp.training.preemption import Preemption
 from plot_exp.training.retention import NAME as CHECKPOINT_NAME
 from plot_exp.training.retention import Checkpoints, stored_bytes
+from plot_exp.workflows.strategies import in_parts, strategy_of
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -66,21 +67,22 @@ def build_trainer(
     keep = config.keep
     folder = run_dir / "checkpoints"
     checkpoints = Checkpoints(folder, config.checkpoint_every, keep.best, keep.mode)
+    shared = strategy_of(config)
     return pl.Trainer(
         accelerator=config.accelerator,
-        devices=1,
         # Weights are cast where the model is opened, its reference's among them.
         precision=config.precision if config.precision == "bf16-mixed" else "32-true",
         max_steps=steps,
         max_epochs=1,
         logger=False,
         callbacks=[checkpoints, *callbacks, Preemption(checkpoints.save)],
-        plugins=[WholeCheckpointIO()],
+        plugins=[*shared.pop("plugins", []), WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **shared,
     )
 
 
@@ -106,7 +108,8 @@ def last_checkpoint(run_dir: Path) -> Path | None:
             found.append((int(match[1]), path))
     for _, path in sorted(found, reverse=True):
         try:
-            torch.load(path, map_location="meta", weights_only=True)
+            if not in_parts(path):
+                torch.load(path, map_location="meta", weights_only=True)
         except Exception:
             continue
         return path

@@ -11,6 +11,7 @@ from plot_exp.errors import UserError
 from plot_exp.models.attention import FLEX_BLOCK, attends_by_rows
 from plot_exp.models.layout_support import failed_trial, obstacle
 from plot_exp.models.policy import Policy
+from plot_exp.workflows.device import device_of
 
 
 def choose_layout(settings: TrainerConfig, policies: Sequence[Policy], longest: int) -> Layout:
@@ -44,7 +45,8 @@ def _candidates(settings: TrainerConfig, policies: Sequence[Policy]) -> Iterator
         yield Layout("shared")
         return
     if all(attends_by_rows(policy.model) for policy in policies):
-        on_gpu = any(policy.device.type == "cuda" for policy in policies)
+        # Where the rows are scored, which is not yet where the models are.
+        on_gpu = device_of(settings).type == "cuda"
         yield Layout("packed", joined=True, multiple=FLEX_BLOCK if on_gpu else 1)
     yield Layout("packed", settings.row_capacity)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from plot_exp.evals import quick
 from plot_exp.evals.faithfulness import faithfulness
 from plot_exp.evals.preferences import (
     RememberedReference,
+    ScoredExample,
     preference_metrics,
     reward_quantiles,
     score_examples,
 )
 from plot_exp.evals.quick import sample_rows
-from plot_exp.evals.transport import distance, favoured_tokens, mean_distribution, moved_tokens
+from plot_exp.evals.transport import distance, favoured_tokens, moved_tokens, summed_distribution
 from plot_exp.files import write_json, write_text
 from plot_exp.generators.base import Sampling
 from plot_exp.generators.local import LocalGenerator
@@ -40,6 +42,7 @@ from plot_exp.tracking import Tracker
 from plot_exp.training.mismatched import mismatched_log_ratio
 from plot_exp.workflows.context import signed_difference
 from plot_exp.workflows.prepare import Prepared
+from plot_exp.workflows.shared_generator import SharedGenerator
 
 VALIDATION_PROMPTS = 7
 
@@ -73,6 +76,7 @@ class Measurer:
         bar: Bar,
     ) -> None:
         self.config, self.prepared = config, prepared
+        self.world = prepared.start.devices.world
         self.reference = RememberedReference(reference)
         self.composite, self.context, self.bar = composite, context, bar
         size = config.trainer.validation_batch_size
@@ -97,11 +101,12 @@ class Measurer:
             return None
 
     def _generator(self, policy: Policy) -> LocalGenerator:
-        return LocalGenerator(
+        return SharedGenerator(
             policy,
             self.prepared.start.tokeniser,
             batch_size=self.config.eval.batch_size,
             max_prompt=self.config.dataset.max_length,
+            world=self.world,
         )
 
     def measure(self, policy: Policy) -> Measurement:
@@ -109,11 +114,14 @@ class Measurer:
         metrics: dict[str, float] = {}
         distribution = None
         if self.asked and self.config.eval.preferences and self.batches:
-            metrics |= quick.evaluate_preferences(
-                policy, self.reference, self.batches, self.composite.beta, self.bar
+            scored = self.world.map(
+                self.batches,
+                lambda batch: score_examples(policy, self.reference, [batch]),
+                partial(self.bar, label=quick.SCORING),
             )
+            metrics |= quick.preference_numbers(list(chain(*scored)), self.composite.beta)
             if self.common is not None:
-                distribution = mean_distribution(policy, self.batches, "chosen")
+                distribution = self._mean_distribution(policy)
                 metrics["val/transport_distance"] = distance(self.common, distribution)
                 metrics |= self._transport(distribution)
         answers = quick.Result(metrics, [], [], [])
@@ -129,6 +137,14 @@ class Measurer:
             metrics |= answers.metrics
         return Measurement(answers, metrics, distribution)
 
+    def _mean_distribution(self, policy: Policy) -> Tensor:
+        """[V] the softmax averaged over all held-out chosen response positions."""
+        with self.world.pace():
+            own = self.world.share(self.batches)
+            total = summed_distribution(policy, own, "chosen").to(policy.device)
+        self.world.add_tensors([total])
+        return (total / total.sum()).cpu()
+
     def validate(self, policy: Policy) -> dict[str, float]:
         """What is logged during training: the loss terms, accuracies, margins, quantiles, lengths.
 
@@ -142,34 +158,57 @@ class Measurer:
             Totals.of([batch.responses for batch in self.batches]),
             mismatched=self._mismatched(policy),
         )
-        losses = dict.fromkeys(weights, 0.0)
-        reported: dict[str, float] = defaultdict(float)
-
         masses: list[Tensor] = []
 
-        def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
-            if ("chosen", "batch") in found.distributions:
-                masses.append(found.distributions[("chosen", "batch")])
-            responses = batch.responses.to(policy.device)
-            for name, result in self.composite(found, reference, responses, totals).items():
-                share = responses.examples / totals.examples
-                coupled = self.composite.terms[name].coupled
-                losses[name] += float(result.loss) * (share if coupled else 1.0)
-                for key, value in result.metrics.items():
-                    reported[f"{name}/{key}"] += float(value) * share
+        def scored_batch(batch: Batch) -> tuple[list[ScoredExample], dict[str, float]]:
+            numbers: dict[str, float] = {}
 
-        request = self.composite.request
-        scored = score_examples(policy, self.reference, self.batches, request, add_terms)
+            def add_terms(batch: Batch, found: Scores, reference: Scores) -> None:
+                if ("chosen", "batch") in found.distributions:
+                    masses.append(found.distributions[("chosen", "batch")])
+                numbers.update(self._terms(batch, found, reference, totals))
+
+            request = self.composite.request
+            return score_examples(policy, self.reference, [batch], request, add_terms), numbers
+
+        batches = self.world.map(self.batches, scored_batch)
+        scored = list(chain.from_iterable(own for own, _ in batches))
         found = preference_metrics(scored, self.composite.beta, intervals=False)
         found |= reward_quantiles(scored, self.composite.beta)
-        found |= reported | {f"loss/{name}": value for name, value in losses.items()}
-        found["loss"] = sum(weights[name] * value for name, value in losses.items())
+        for key in batches[0][1]:
+            found[key] = sum(numbers[key] for _, numbers in batches)
+        found["loss"] = sum(weights[name] * found[f"loss/{name}"] for name in weights)
         metrics = {f"val/{key}": value for key, value in found.items()}
-        return metrics | (self._transport(torch.stack(masses).sum(0)) if masses else {})
+        return metrics | self._transport(self._whole_mass(masses))
 
-    def _transport(self, distribution: Tensor) -> dict[str, float]:
+    def _terms(
+        self, batch: Batch, found: Scores, reference: Scores, totals: Totals
+    ) -> dict[str, float]:
+        """A validation batch's part of the terms' values and of what they report."""
+        responses = batch.responses.to(found.token_logps.device)
+        share = responses.examples / totals.examples
+        numbers = {}
+        for name, result in self.composite(found, reference, responses, totals).items():
+            coupled = self.composite.terms[name].coupled
+            numbers[f"loss/{name}"] = float(result.loss) * (share if coupled else 1.0)
+            for key, value in result.metrics.items():
+                numbers[f"{name}/{key}"] = float(value) * share
+        return numbers
+
+    def _whole_mass(self, masses: list[Tensor]) -> Tensor | None:
+        """[V] the softmax summed over the split, where the terms asked for it."""
+        if ("chosen", "batch") not in self.composite.request.distributions:
+            return None
+        device = self.prepared.start.policy.device
+        total = torch.zeros(self.context.vocab_size, dtype=torch.float64, device=device)
+        for mass in masses:
+            total += mass
+        self.world.add_tensors([total])
+        return total
+
+    def _transport(self, distribution: Tensor | None) -> dict[str, float]:
         """What the form of the run's PLOT has to do with full transport, at this mean [V]."""
-        if self.plot is None:
+        if self.plot is None or distribution is None:
             return {}
         found = faithfulness(self.plot, self.context, distribution)
         return (
@@ -190,17 +229,23 @@ class Measurer:
             lambda batch: policy(batch, Request()),
             lambda batch: self.reference.reference(batch, Request()),
             policy.device,
-        )
+        )  # every process takes all of it: which responses meet depends on their order
         policy.train(training)
         return found
 
-    def sample(self, policy: Policy, step: int, run_dir: Path, tracker: Tracker) -> None:
-        """A few answers during training, to generations.jsonl and W&B."""
+    def sample(self, policy: Policy, step: int, run_dir: Path, tracker: Tracker | None) -> None:
+        """A few answers during training, to generations.jsonl and W&B.
+
+        Args:
+            tracker: of the first process, which writes.
+        """
         prompts = self.prompts[:VALIDATION_PROMPTS]
         if not prompts:
             return
         dialogues = [item.example.prompt for item in prompts]
         answers = self._generator(policy)(dialogues, self.sampling, bar=silent)
+        if tracker is None:
+            return
         rows = [
             {
                 "step": step,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plot_exp.config.model import LoRAConfig, ShapeConfig
@@ -17,6 +17,7 @@ from plot_exp.models.random_start import random_directory
 from plot_exp.models.tiny import base_directory
 from plot_exp.progress import Bar
 from plot_exp.workflows.device import device_of, weights_dtype
+from plot_exp.workflows.devices import Devices, opened_on
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Start:
 
     Attributes:
         origin: the hub id or directory that the weights came from.
+        devices: of the run, which the policy lies on once it is placed.
     """
 
     policy: Policy
     tokeniser: ChatTokeniser
     origin: str
+    devices: Devices = field(default_factory=Devices)
 
 
 def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) -> Start:
@@ -49,11 +52,10 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
         folder = random_directory(model, cache_dir)
         model = model.model_copy(update={"name": str(folder), "shape": ShapeConfig()})
     tokenizer = load_tokenizer(model)
-    loaded = load_model(model, config.seed)
+    loaded = load_model(model, config.seed, weights_dtype(config.trainer))
     set_dropout(loaded, config.trainer.dropout)
-    loaded.to(dtype=weights_dtype(config.trainer))
     put_adapter(loaded, model, config.seed)
-    policy = Policy(loaded, config.trainer.head_chunk).to(device_of(config.trainer))
+    policy = Policy(loaded, config.trainer.head_chunk).to(opened_on(config.trainer))
     return Start(policy, ChatTokeniser(tokenizer), model.name)
 
 
@@ -64,9 +66,10 @@ def reopened(config: Config, start: Start) -> Policy:
         update["shape"] = ShapeConfig()
     if config.model.name == "tiny":
         update["weights"] = "pretrained"
-    loaded = load_model(config.model.model_copy(update=update), config.seed)
-    loaded.to(dtype=weights_dtype(config.trainer))
-    return freeze(Policy(loaded, config.trainer.head_chunk).to(start.policy.device))
+    named = config.model.model_copy(update=update)
+    loaded = load_model(named, config.seed, weights_dtype(config.trainer))
+    policy = Policy(loaded, config.trainer.head_chunk).to(opened_on(config.trainer))
+    return start.devices.place(freeze(policy))
 
 
 def open_saved(config: Config, folder: Path) -> Start:
@@ -82,7 +85,6 @@ def open_saved(config: Config, folder: Path) -> Start:
             "lora": LoRAConfig(),
         }
     )
-    loaded = load_model(model)
-    loaded.to(dtype=weights_dtype(config.trainer))
+    loaded = load_model(model, dtype=weights_dtype(config.trainer))
     policy = Policy(loaded, config.trainer.head_chunk).to(device_of(config.trainer))
     return Start(policy, ChatTokeniser(load_tokenizer(model)), str(folder))

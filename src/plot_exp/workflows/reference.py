@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +22,13 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.adapters import POLICY, has_adapter
 from plot_exp.models.identity import weights_fingerprint
 from plot_exp.models.load import load_model, load_tokenizer
-from plot_exp.models.policy import Policy, freeze, frozen_copy
+from plot_exp.models.policy import Policy, freeze
 from plot_exp.models.reference import CachedReference, PolicyStart, Reference
 from plot_exp.models.reference_cache import ReferenceCache
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.progress import Bar
 from plot_exp.workflows.device import autocast, weights_dtype
+from plot_exp.workflows.devices import opened_on
 from plot_exp.workflows.models import Start, reopened
 from plot_exp.workflows.prepare import Prepared
 
@@ -48,7 +50,8 @@ def open_reference(config: Config, start: Start) -> Reference:
 def _named(config: Config, start: Start) -> Policy:
     named = ModelConfig(name=config.reference, dtype=config.model.dtype)
     try:
-        tokenizer, model = load_tokenizer(named), load_model(named)
+        tokenizer = load_tokenizer(named)
+        model = load_model(named, dtype=weights_dtype(config.trainer))
     except UserError as error:
         raise UserError(str(error).replace("model.name=", "reference=", 1)) from error
     ours = start.tokeniser.tokenizer.get_vocab()
@@ -57,8 +60,7 @@ def _named(config: Config, start: Start) -> Policy:
             f"reference={config.reference}: its tokenizer differs from that of the policy "
             f"({start.origin}); log-probabilities of the same tokens are needed from both"
         )
-    model.to(dtype=weights_dtype(config.trainer))
-    return freeze(Policy(model).to(start.policy.device))
+    return freeze(Policy(model).to(opened_on(config.trainer)))
 
 
 def settle_reference(
@@ -86,7 +88,7 @@ def settle_reference(
     if form == "cached":
         return cache.reference(bar)
     if form == "copy" and isinstance(opened, PolicyStart):
-        return frozen_copy(opened.policy)
+        return prepared.start.devices.frozen_copy(opened.policy)
     return opened
 
 
@@ -201,7 +203,10 @@ class Caches:
             with autocast(config.trainer, device):
                 return opened(batch.to(device), Request())
 
-        stored = [cache.fill(laid_out, score, bar) for cache in self.caches()]
+        stored = [
+            start.devices.first(cache.key, partial(cache.fill, laid_out, score, bar))
+            for cache in self.caches()
+        ]
         return CachedReference(stored, Source(config, opened, start), device)
 
 
@@ -223,4 +228,4 @@ class Source:
         if config.reference == OF_POLICY:
             yield reopened(config, start)
         else:
-            yield _named(config, start)
+            yield start.devices.place(_named(config, start))

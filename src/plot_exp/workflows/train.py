@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,7 @@ from plot_exp.config.schema import Config
 from plot_exp.data.loader import StepLoader
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
-from plot_exp.losses.composite import Composite, build
-from plot_exp.models.policy import Policy
-from plot_exp.models.reference import PolicyStart, Reference
+from plot_exp.models.reference import PolicyStart
 from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
 from plot_exp.progress import choose
@@ -33,8 +31,8 @@ from plot_exp.training.heartbeat import Heartbeat, StepBar
 from plot_exp.training.metrics import peak_memory
 from plot_exp.training.out_of_memory import memory_explained
 from plot_exp.training.retention import load_best
-from plot_exp.workflows.context import build_context
 from plot_exp.workflows.device import autocast
+from plot_exp.workflows.devices import devices_of
 from plot_exp.workflows.engine import (
     build_trainer,
     checkpoint_step,
@@ -44,61 +42,57 @@ from plot_exp.workflows.engine import (
 )
 from plot_exp.workflows.evaluate import after_training, before_training
 from plot_exp.workflows.export import export_model
-from plot_exp.workflows.filtering import filter_training
 from plot_exp.workflows.measure import Measurer, write_measured
-from plot_exp.workflows.prepare import Prepared, prepare
-from plot_exp.workflows.reference import Form, open_reference, settle_reference
+from plot_exp.workflows.opening import Opened, open_run
+from plot_exp.workflows.prepare import Prepared
 
 
 def run(config: Config, run_dir: Path) -> dict[str, float]:
     """One training run, from data to report; with `resume` it goes on where the run stopped.
 
+    Where several processes share it, each comes this way, and the first one writes and speaks.
+
     Returns:
-        What metrics.json holds.
+        What metrics.json holds; of the other processes nothing.
     """
-    if (run_dir / "metrics.json").is_file():
-        return _finished(run_dir)
-    remove_leftovers(run_dir)
-    prepare_cache(Path(config.cache_dir).expanduser())
-    bar = choose(config.trainer.progress)
+    devices = devices_of(config.trainer)
+    if devices.session.share("finished", (run_dir / "metrics.json").is_file()):
+        return _finished(run_dir) if devices.leads else {}
+    bar = choose(config.trainer.progress and devices.leads)
     torch.manual_seed(config.seed)
-    print(f"run folder: {run_dir}", flush=True)
-    with _settings_on_disk(config, run_dir):
+    with _settings_on_disk(config, run_dir) if devices.leads else nullcontext():
         require_accelerator(config.trainer)
-        before_training(config, run_dir)
-        prepared = prepare(config, bar)
-        policy = prepared.start.policy
-        opened, tokeniser = open_reference(config, prepared.start), prepared.start.tokeniser
-        if isinstance(opened, Policy):
-            prepared.choose_layout(config, opened)
-        counted = prepared.train
-        context = build_context(config, opened, tokeniser, counted, prepared.layout)
-        filter_training(config, prepared, opened, context, bar)
-        composite = build(config.loss, context)
-        earlier = _reference_before(run_dir) if config.resume else None
-        reference = settle_reference(config, opened, prepared, composite, bar, earlier)
-        context = build_context(config, reference, tokeniser, counted, prepared.layout)
-    checkpoint = last_checkpoint(run_dir) if config.resume else None
-    _describe_run(config, run_dir, prepared)
-    first_step = checkpoint_step(checkpoint) if checkpoint else 0
-    tracker = Tracker(run_dir, config, resume_step=first_step if config.resume else None)
-    _describe_model(tracker, run_dir, prepared)
+        if devices.leads:
+            before_training(config, run_dir)
+        opened = open_run(config, run_dir, devices, bar)
+    prepared = opened.prepared
+    first = last_checkpoint(run_dir) if config.resume and devices.leads else None
+    name = devices.session.share("checkpoint", None if first is None else first.name)
+    checkpoint = None if name is None else run_dir / "checkpoints" / name
+    policy, tracker = prepared.start.policy, None
+    if devices.leads:
+        _describe_run(config, run_dir, prepared)
+        step = checkpoint_step(checkpoint) if checkpoint else 0
+        tracker = Tracker(run_dir, config, resume_step=step if config.resume else None)
+        _describe_model(tracker, run_dir, prepared)
     exit_code = 1
     try:
-        measurer = Measurer(config, prepared, reference, composite, context, bar)
+        facts = (prepared, opened.reference, opened.composite, opened.context)
+        measurer = Measurer(config, *facts, bar)
         with autocast(config.trainer, policy.device):
             before = measurer.measure(policy)
-        if isinstance(opened, PolicyStart):
-            opened.moved = True
-        trained = _fit(
-            config, run_dir, prepared, reference, composite, measurer, tracker, checkpoint
-        )
+        if isinstance(opened.start, PolicyStart):
+            opened.start.moved = True
+        trained = _fit(config, run_dir, opened, measurer, tracker, checkpoint)
         with autocast(config.trainer, policy.device):
             after = measurer.measure(policy)
+        whole = devices.in_one_piece(policy)
+        if whole is None or tracker is None:
+            return {}
         metrics = trained | write_measured(run_dir, measurer, before, after)
         export_model(
-            policy,
-            tokeniser,
+            whole,
+            prepared.start.tokeniser,
             run_dir / "model",
             keep_adapter=config.model.lora.export == "adapter",
             origin=prepared.start.origin,
@@ -109,7 +103,8 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         _publish(tracker, run_dir, metrics)
         exit_code = 0
     finally:
-        tracker.close(exit_code)
+        if tracker is not None:
+            tracker.close(exit_code)
     closing_table(run_dir)
     return metrics
 
@@ -120,6 +115,9 @@ def _settings_on_disk(config: Config, run_dir: Path) -> Iterator[None]:
 
     Bad input that shows only inside takes a new run's file away again.
     """
+    remove_leftovers(run_dir)
+    prepare_cache(Path(config.cache_dir).expanduser())
+    print(f"run folder: {run_dir}", flush=True)
     path = run_dir / "config.yaml"
     new = not path.exists()
     plain = config.model_copy(update={"resume": None}).plain()
@@ -130,15 +128,6 @@ def _settings_on_disk(config: Config, run_dir: Path) -> Iterator[None]:
         if new:
             path.unlink(missing_ok=True)
         raise
-
-
-def _reference_before(run_dir: Path) -> Form | None:
-    """The reference's form in a run that is resumed; None where it had not come so far."""
-    try:
-        facts = json.loads((run_dir / "data.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts.get("reference_form") if isinstance(facts, dict) else None
 
 
 def _finished(run_dir: Path) -> dict[str, float]:
@@ -195,15 +184,18 @@ def _describe_model(tracker: Tracker, run_dir: Path, prepared: Prepared) -> None
 def _fit(
     config: Config,
     run_dir: Path,
-    prepared: Prepared,
-    reference: Reference,
-    composite: Composite,
+    opened: Opened,
     measurer: Measurer,
-    tracker: Tracker,
+    tracker: Tracker | None,
     checkpoint: Path | None,
 ) -> dict[str, float]:
-    """Trains the policy in place and returns how long that took and what it needed."""
-    policy = prepared.start.policy
+    """Trains the policy in place and returns how long that took and what it needed.
+
+    Args:
+        tracker: of the first process; the others have none.
+    """
+    prepared, composite = opened.prepared, opened.composite
+    devices, policy = prepared.start.devices, prepared.start.policy
     device = policy.device
     settings = config.trainer
     if settings.activation_checkpointing:
@@ -219,6 +211,8 @@ def _fit(
         first_step=lambda: module.completed_steps,
         layout=prepared.layout,
         group_by_length=settings.group_by_length,
+        rank=devices.world.rank,
+        processes=devices.world.size,
     )
 
     def validate(step: int) -> Mapping[str, float]:
@@ -229,16 +223,17 @@ def _fit(
 
     module = PreferenceModule(
         policy,
-        reference if composite.needs_reference else None,
+        opened.reference if composite.needs_reference else None,
         composite,
         trainer_config=settings,
         optimizer_config=config.optimizer,
         steps=len(loader),
         seed=config.seed,
-        log=tracker.log,
+        log=_unlogged if tracker is None else tracker.log,
         mismatch=measurer.mismatch,
         validate=validate,
         collate=prepared.collate,
+        world=devices.world,
     )
     first = checkpoint_step(checkpoint) if checkpoint else 0
     bar: StepBar | Heartbeat = Heartbeat(len(loader), settings.heartbeat_seconds)
@@ -251,7 +246,7 @@ def _fit(
         trainer.fit(
             module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
-    policy.eval().to(device)
+    devices.back(policy.eval(), device)
     exported = module.completed_steps
     if settings.export_checkpoint == "best":
         exported = load_best(policy, trainer.checkpoint_callback)
@@ -263,6 +258,10 @@ def _fit(
         "train/peak_memory_gb": peak_memory(policy.device),
         **module.throughput.overall(),
     }
+
+
+def _unlogged(metrics: Mapping[str, float], step: int) -> None:
+    """What every process but the first does with its numbers."""
 
 
 def _publish(tracker: Tracker, run_dir: Path, metrics: Mapping[str, Any]) -> None:

@@ -1,0 +1,32 @@
+"""`python -m plot_exp.processes.worker`: one of a run's processes, started by the first one.
+
+What to do stands on its standard input; which process it is, in torchrun's variables.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from plot_exp.config.problems import validated
+from plot_exp.config.schema import Config
+from plot_exp.dispatch import run
+
+
+def main() -> int:
+    """Takes part in the run.
+
+    Returns:
+        The exit code; what there is to say, the first process says.
+    """
+    # Ctrl-C goes to every process of the terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = json.load(sys.stdin)
+    config = validated(Config, told["config"], source="the run's first process")
+    return run(config, Path(told["run_dir"])).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
