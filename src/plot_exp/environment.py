@@ -16,6 +16,7 @@ from typing import Any
 
 import plot_exp
 from plot_exp.files import write_json
+from plot_exp.redaction import redact
 
 PACKAGES = (
     "torch",
@@ -70,7 +71,7 @@ def describe(seeds: Mapping[str, int]) -> dict[str, Any]:
 
 def command(arguments: list[str]) -> str:
     """The line that a shell takes to start this run again."""
-    return shlex.join(["python", "-m", "plot_exp", *arguments])
+    return redact(shlex.join(["python", "-m", "plot_exp", *arguments]))
 
 
 def commit() -> dict[str, Any] | None:

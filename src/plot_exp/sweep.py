@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from plot_exp.config.combinations import check
 from plot_exp.config.composition import CONFIG_NAME, composed, points, to_config
+from plot_exp.config.problems import shown
+from plot_exp.config.safety import unsafe_name
 from plot_exp.dispatch import Outcome, remove_empty, run_point
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_folder
@@ -33,6 +35,8 @@ def sweep(hydra: Hydra, overrides: list[str]) -> int:
     overrides = [*overrides, "hydra.mode=MULTIRUN"]
     master = composed(hydra, overrides, multirun=True)
     check_points(hydra, points(master))
+    if (why := unsafe_name(str(master.name))) is not None:
+        raise UserError(f"name={shown(master.name)}: must be a folder name ({why})")
     HydraConfig.instance().set_config(master)
     folder = Path(str(OmegaConf.select(master, "hydra.sweep.dir"))).absolute()
     prepare_folder(folder)

@@ -86,6 +86,9 @@ def test_a_points_folder_is_one_name_and_distinct() -> None:
     assert "/" not in slash
     assert slash != underscore
     assert len(point_folder("x" * 500)) < 255
+    assert len(point_folder("é" * 500).encode()) < 255
+    assert not {"\n", "\0", "\\", "/"} & set(point_folder("a=\0\n..\\..//"))
+    assert point_folder("..") not in ("..", ".")
     assert point_folder("x" * 500) != point_folder("x" * 501)
 
 

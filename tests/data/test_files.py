@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from plot_exp.data import files
+from plot_exp import reading
 from plot_exp.data.files import rows
 from plot_exp.errors import UserError
 
@@ -94,19 +95,49 @@ def test_a_broken_file_is_one_clear_error(
     assert str(path) in str(caught.value)
 
 
-def test_too_long_a_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**20)
-    path = write(tmp_path / "a.jsonl", GOOD + b'{"n": "' + b"x" * 2**20 + b'"}\n')
-    with pytest.raises(UserError, match="line 2 is longer than 1 MiB"):
-        list(rows(path))
+@pytest.fixture
+def small_limits() -> Iterator[None]:
+    """1 MB a record, 2 MB a document."""
+    before = reading.limits()
+    reading.use_limits(reading.Limits(record=2**20, document=2**21))
+    yield
+    reading.use_limits(before)
 
 
-def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def parquet_of(path: Path, cells: list[str]) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(
+        # A dictionary holds a cell once, so that the file does not say how much it stands for.
+        arrow.table({"prompt": cells}),
+        path,
+        compression="gzip",
+        use_dictionary=len(cells) == 64,
+    )
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.jsonl", GOOD + b'{"n": "' + b"x" * 2**20 + b'"}', r"line 2 is longer than 1 MB.*rec"),
+        ("a.json", b"[\n" + GOOD[:-1] + b",\n" * 2**20, r"more than 2 MB.*limits.document_mb"),
+        ("a.jsonl.gz", gzip.compress(GOOD * 10**6), r"200 times its size.*limits.expansion"),
+        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}", "row 0.*too many digits"),
+        ("a.jsonl", b'{"n": ' * 10**5, "row 0.*nested too deeply"),
+        ("a.parquet", ["x" * 2**16] * 64, r"64 rows from 0 on .*1 MB.*limits.record_mb"),
+        ("a.parquet", ["x" * 2**16] * 4096, "200 times its size"),
+    ],
+)
+def test_what_is_too_large_is_refused_with_the_key_that_allows_more(
+    tmp_path: Path, name: str, data: bytes | list[str], message: str
 ) -> None:
-    monkeypatch.setattr(files, "GZIP_RATIO_FROM_BYTES", 2**16)
-    path = write(tmp_path / "a.jsonl.gz", gzip.compress(GOOD * 10**5))
-    with pytest.raises(UserError, match="200 times its size"):
+    path = tmp_path / name
+    if isinstance(data, list):
+        parquet_of(path, data)
+    else:
+        write(path, data)
+    with pytest.raises(UserError, match=message):
         list(rows(path))
 
 

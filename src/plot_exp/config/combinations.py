@@ -8,10 +8,14 @@ from pathlib import Path
 
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.evals import BENCHMARKS
+from plot_exp.config.limits import apply_limits
 from plot_exp.config.losses import TERMS, PLOTConfig
 from plot_exp.config.model import ModelConfig
+from plot_exp.config.problems import shown
+from plot_exp.config.safety import secrets_and_controls, unsafe_name
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
+from plot_exp.files import reason
 
 # Forms of transport whose cost is a distance along lines.
 LINES = ("line", "path", "sliced")
@@ -25,12 +29,18 @@ def check(config: Config) -> None:
     Raises:
         UserError: naming the keys, the reason and what to do.
     """
-    for rule in RULES:
-        for problem in rule(config):
-            raise UserError(problem)
-    if config.task == "train":
-        _check_data_paths(config)
-        _check_models(config)
+    apply_limits(config.limits)
+    try:
+        for rule in RULES:
+            for problem in rule(config):
+                raise UserError(problem)
+        if config.task == "train":
+            _check_data_paths(config)
+            _check_models(config)
+    except OSError as error:  # a name that is too long for the system, a loop of links
+        raise UserError(
+            f"a path in the settings cannot be used ({reason(error)}): {shown(error.filename)}"
+        ) from error
 
 
 def _microbatches_fill_the_batch(config: Config) -> Iterator[str]:
@@ -302,8 +312,21 @@ def _best_is_measured(config: Config) -> Iterator[str]:
 
 
 def _name_is_a_folder_name(config: Config) -> Iterator[str]:
-    if not config.name or ".." in Path(config.name).parts or Path(config.name).is_absolute():
-        yield f"name={config.name}: must be a folder name; output_dir says where it stands"
+    if (why := unsafe_name(config.name)) is not None:
+        yield (
+            f"name={shown(config.name)}: must be a folder name ({why}); output_dir says where it "
+            "stands"
+        )
+
+
+def _settings_hold_no_secret(config: Config) -> Iterator[str]:
+    yield from secrets_and_controls(config.plain())
+
+
+def _an_export_is_not_the_run(config: Config) -> Iterator[str]:
+    path, run = config.export.path, config.run
+    if path is not None and run is not None and Path(path).resolve() == Path(run).resolve():
+        yield f"export.path={path}: this is the run itself; name a folder in it or elsewhere"
 
 
 def _an_adapter_is_there_to_be_off(config: Config) -> Iterator[str]:
@@ -322,7 +345,9 @@ def _an_adapter_is_there_to_be_off(config: Config) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _settings_hold_no_secret,
     _name_is_a_folder_name,
+    _an_export_is_not_the_run,
     _task_has_its_folder,
     _a_served_model_stands_alone,
     _endpoints_are_named_in_full,

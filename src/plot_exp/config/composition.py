@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,11 +34,12 @@ LONGEST_FOLDER = 150
 
 def point_folder(override_dirname: str) -> str:
     """The folder of a sweep's point: its overrides, as one name that any file system takes."""
-    name = override_dirname.replace("/", "_").replace("\\", "_") or "defaults"
-    if name == override_dirname and len(name) <= LONGEST_FOLDER:
+    name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", override_dirname) or "defaults"
+    data = name.encode("utf-8", "replace")
+    if name == override_dirname and len(data) <= LONGEST_FOLDER and name.strip(". "):
         return name
-    digest = hashlib.sha256(override_dirname.encode()).hexdigest()[:8]
-    return f"{name[:LONGEST_FOLDER]}-{digest}"
+    digest = hashlib.sha256(override_dirname.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{data[:LONGEST_FOLDER].decode('utf-8', 'ignore')}-{digest}"
 
 
 def sweep_folder(name: str, size: str | None) -> str:

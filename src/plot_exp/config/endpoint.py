@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -33,6 +34,13 @@ class EndpointConfig(Section):
     timeout: float = Field(120.0, gt=0)
     longest_wait: float = Field(60.0, gt=0)
     limit_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("must be the name of a variable of the environment, not a key itself")
+        return value
 
     @field_validator("url")
     @classmethod

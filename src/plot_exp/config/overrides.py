@@ -16,6 +16,7 @@ from plot_exp.config.losses import TERMS, load_extension, parse_terms
 from plot_exp.config.nearest import known, nearest
 from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
+from plot_exp.redaction import holds_secret, redact
 
 OPTIONAL_GROUPS = ("experiment", "size", "sweep")
 
@@ -33,6 +34,11 @@ def check_overrides(
         UserError: naming the first override that is wrong, and what was likely meant.
     """
     for text in overrides:
+        if holds_secret(text):
+            raise UserError(
+                f"{redact(text)}: this looks like a key or a password, and settings are written "
+                "to files and to W&B; put it into a variable of the environment"
+            )
         override = _parsed(text, options)
         if override.is_hydra_override():
             continue

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from plot_exp.config.nearest import nearest
 from plot_exp.errors import UserError
+from plot_exp.redaction import redact
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -96,6 +97,6 @@ def shown(value: object) -> str:
     """A value as it would be typed, cut where it is long; an address without what may be a key."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = re.sub(r"(https?://)[^/\s]*@", r"\1[hidden]@", str(value))
+    text = redact(str(value))
     text = re.sub(r"(https?://[^\s?#]*[?#])\S+", r"\1[hidden]", text)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, SerializeAsAny, field_validator
 
 from plot_exp.config.base import LARGEST, Section
 from plot_exp.config.dataset import DatasetConfig
 from plot_exp.config.evals import EvalConfig
+from plot_exp.config.export import ExportConfig
+from plot_exp.config.limits import LimitsConfig
 from plot_exp.config.losses import load_extension, term_sections
 from plot_exp.config.model import ModelConfig
+from plot_exp.config.plan import PlanConfig
 from plot_exp.config.problems import validated
-from plot_exp.errors import UserError
+from plot_exp.reading import parse_yaml, read_text
 
 
 class KeepConfig(Section):
@@ -132,14 +134,15 @@ class Config(Section):
         reference_form: a copy of its own, the policy with its adapter off, or its scores computed
             once and kept in `cache_dir`; `auto` chooses and says what.
         resume: a run directory to go on with.
-        run: a finished run directory, for `task=evaluate` and `task=export`.
+        run: a finished run directory, for `task=evaluate` and `task=export`; for `task=plan` one
+            whose speed is taken.
         runs: a directory of finished runs, for `task=report`.
         objective: the metric that a searching sweeper (`hydra/sweeper=optuna`) looks at.
         cache_dir: base models, tokenised data, distributions and sampled rejections.
     """
 
     name: str = "default"
-    task: Literal["train", "evaluate", "report", "export"] = "train"
+    task: Literal["train", "evaluate", "report", "plan", "export"] = "train"
     seed: int = Field(0, ge=0, le=LARGEST)
     model: ModelConfig = ModelConfig()
     dataset: DatasetConfig = DatasetConfig()
@@ -148,6 +151,9 @@ class Config(Section):
     trainer: TrainerConfig = TrainerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     eval: EvalConfig = EvalConfig()
+    export: ExportConfig = ExportConfig()
+    limits: LimitsConfig = LimitsConfig()
+    plan: PlanConfig = PlanConfig()
     logger: LoggerConfig = LoggerConfig()
     reference: str = "policy"
     reference_form: Literal["auto", "copy", "adapter_off", "cached"] = "auto"
@@ -182,10 +188,5 @@ def load(path: str | Path) -> Config:
     Raises:
         UserError: there is no such file, it is no YAML, or it does not fit the schema.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a configuration: {error}") from error
+    content = parse_yaml(read_text(Path(path)), str(path))
     return validated(Config, content, source=str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from plot_exp.data.examples import Origin
 from plot_exp.data.tally import Tally
 from plot_exp.errors import UserError
-from plot_exp.files import reason
+from plot_exp.reading import read_json, read_text
 
 HARMBENCH_COLUMNS = (
     "Behavior",
@@ -103,12 +102,7 @@ def advbench(place: Path, tally: Tally) -> list[Record]:
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(0-based number, fields) of each record; cells may hold line breaks."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {reason(error)}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not valid UTF-8 (byte {error.start}).") from error
+    text = read_text(file)
     if text.startswith(_LFS_START):
         raise UserError(f"{file} is a Git LFS pointer, not the data; run `git lfs pull` there.")
     reader = csv.DictReader(_lines(text))
@@ -141,15 +135,12 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _targets(file: Path) -> dict[str, str]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not file.is_file():
         raise UserError(
-            f"{file} cannot be read ({reason(error)}); HarmBench publishes the target strings in "
-            "it, and the attacks need them."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON: {error}.") from error
+            f"{file} is not there; HarmBench publishes the target strings in it, and the attacks "
+            "need them."
+        )
+    found = read_json(file)
     if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
         raise UserError(f"{file}: expected an object from behaviour ids to target strings.")
     return found

@@ -13,13 +13,11 @@ from typing import IO, Any
 
 from plot_exp.data.examples import Origin
 from plot_exp.errors import UserError
+from plot_exp.reading import limits, megabytes, parse_json
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet")
-MAX_LINE_BYTES = 64 * 2**20
-MAX_DOCUMENT_BYTES = 2**30
-# Text compresses 3 to 20 times. Deflate's own limit is about 1030 times.
-MAX_GZIP_RATIO = 200
-GZIP_RATIO_FROM_BYTES = 64 * 2**20
+# Rows of a Parquet file that are decoded together: few, since one may be as large as the limit.
+PARQUET_BATCH = 64
 
 _LFS_START = b"version https://git-lfs.github.com/spec/"
 _GZIP_START = b"\x1f\x8b"
@@ -110,13 +108,21 @@ def rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} holds no records; expected at least one.")
 
 
+def _expands(path: Path) -> UserError:
+    return UserError(
+        f"{path} expands to more than {limits().expansion:g} times its size, which no text does; "
+        "it looks like a damaged or hostile file (limits.expansion allows more)."
+    )
+
+
 class _Bounded(io.RawIOBase):
     """A byte stream that stops when gzip expands beyond any plausible text."""
 
     def __init__(self, stream: gzip.GzipFile, path: Path, compressed: int) -> None:
         self._stream = stream
         self._path = path
-        self._limit = max(GZIP_RATIO_FROM_BYTES, MAX_GZIP_RATIO * compressed)
+        # Text compresses 3 to 20 times. Deflate's own limit is about 1030 times.
+        self._limit = max(limits().record, int(limits().expansion * compressed))
         self._seen = 0
 
     def readable(self) -> bool:
@@ -126,10 +132,7 @@ class _Bounded(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._seen += len(data)
         if self._seen > self._limit:
-            raise UserError(
-                f"{self._path} expands to more than {MAX_GZIP_RATIO} times its size, which no text "
-                "does; it looks like a damaged or hostile archive."
-            )
+            raise _expands(self._path)
         buffer[: len(data)] = data
         return len(data)
 
@@ -150,15 +153,15 @@ def _open(path: Path) -> IO[bytes]:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Physical lines split at line feeds alone: strings may hold U+2028 and its like."""
-    number = 0
+    number, most = 0, limits().record
     try:
         with _open(path) as stream:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
+            while line := stream.readline(most + 1):
                 number += 1
-                if len(line) > MAX_LINE_BYTES:
+                if len(line) > most:
                     raise UserError(
-                        f"{path}, line {number} is longer than {MAX_LINE_BYTES // 2**20} MiB; "
-                        "expected one record a line."
+                        f"{path}, line {number} is longer than {megabytes(most)}; expected one "
+                        "record a line (limits.record_mb allows more)."
                     )
                 yield number, line.removeprefix(_UTF8_BOM) if number == 1 else line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -179,18 +182,6 @@ def _decode(data: bytes, where: str) -> str:
         ) from error
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
-        raise UserError(
-            f"{where} is not valid JSON: {error.msg} at {place}; is the file cut off?"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} cannot be parsed as JSON: {error}.") from error
-
-
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
@@ -205,7 +196,7 @@ def _line_rows(path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         where = f"{path}, row {row} (line {number})"
-        yield Row(_object(_parse(_decode(line, where), where), where), str(path), row, number)
+        yield Row(_object(parse_json(_decode(line, where), where), where), str(path), row, number)
         row += 1
 
 
@@ -230,14 +221,14 @@ def _document_rows(path: Path) -> Iterator[Row]:
     data = bytearray()
     for _, line in _lines(path):
         data += line
-        if len(data) > MAX_DOCUMENT_BYTES:
+        if len(data) > limits().document:
             raise UserError(
-                f"{path} is one JSON document of more than {MAX_DOCUMENT_BYTES // 2**30} GiB; "
-                "convert it to JSON Lines (one record a line)."
+                f"{path} is one JSON document of more than {megabytes(limits().document)}; convert "
+                "it to JSON Lines (one record a line), or raise limits.document_mb."
             )
     if not data.strip():
         return
-    document = _parse(_decode(bytes(data), str(path)), str(path))
+    document = parse_json(_decode(bytes(data), str(path)), str(path))
     if not isinstance(document, list):
         yield Row(_object(document, str(path)), str(path), 0)
         return
@@ -249,13 +240,27 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as arrow  # type: ignore[import-untyped]
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]
 
-    row = 0
+    row, most = 0, limits().record
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            _check_expansion(path, file.metadata)
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+                if batch.nbytes > most:
+                    raise UserError(
+                        f"{path}: the {batch.num_rows} rows from {row} on hold more than "
+                        f"{megabytes(most)} (limits.record_mb allows more)."
+                    )
                 for values in batch.to_pylist():
                     yield Row(values, str(path), row)
                     row += 1
     except (arrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as Parquet: {reason}") from error
+
+
+def _check_expansion(path: Path, metadata: Any) -> None:
+    """What the file says of itself before anything is unpacked."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    if unpacked > max(limits().record, limits().expansion * path.stat().st_size):
+        raise _expands(path)

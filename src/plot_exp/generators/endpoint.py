@@ -20,6 +20,7 @@ from plot_exp.generators.base import Completion, Each, Prompt, Sampling, check_s
 from plot_exp.generators.exchange import FailureError, post
 from plot_exp.generators.interface import completion, question
 from plot_exp.progress import Bar, silent
+from plot_exp.redaction import remember
 
 GREEDY = Sampling()
 FIRST_WAIT = 1.0
@@ -63,6 +64,7 @@ class EndpointGenerator:
             if getattr(self.settings, name) is None:
                 raise UserError(f"{self.key_name}.{name} is needed to ask a model at an endpoint")
         self._key = (os.environ.get(self.settings.key_variable) or "").strip() or None
+        remember(self._key)
         if self._key and not (self._key.isascii() and self._key.isprintable()):
             raise UserError(
                 f"the key in {self.settings.key_variable} holds characters that no header can carry"

@@ -77,7 +77,7 @@ def post(url: str, body: dict[str, Any], key: str | None, timeout: float) -> dic
         raise _unreached(error, timeout) from None
     try:
         found = json.loads(_redacted(content.decode("utf-8", "replace"), key))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise FailureError("the answer is not whole JSON", passing=True) from None
     if not isinstance(found, dict):
         raise FailureError("the answer is no JSON object", passing=True)
@@ -135,7 +135,7 @@ def _explanation(text: str) -> tuple[str, list[str]]:
     """The server's own words in one short line, and the codes beside them."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     error = found.get("error", found) if isinstance(found, dict) else None
     codes: list[str] = []

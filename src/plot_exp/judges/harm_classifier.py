@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 
 from plot_exp.data.behaviours import Behaviour
 from plot_exp.errors import UserError
-from plot_exp.files import reason
 from plot_exp.generators.base import Completion, Generator, Sampling
 from plot_exp.judges.harm import HarmVerdict, Question, Told, read_yes_no
 from plot_exp.progress import Bar, silent
+from plot_exp.reading import read_json
 
 PROMPTS_FILE = "judge_prompts.json"
 FIELDS = {
@@ -55,12 +54,7 @@ def read_prompts(path: str | None, model: str) -> ClassifierPrompts:
             'card) into a JSON file as {"standard": ..., "contextual": ...} and name it, or judge '
             "with eval.asr.judge.name=refusal"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {reason(error)}.") from error
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON: {error}.") from error
+    content = read_json(file)
     for name, fields in FIELDS.items():
         text = content.get(name) if isinstance(content, dict) else None
         if not isinstance(text, str) or _fields(text) != fields:

@@ -117,7 +117,7 @@ def _give_padding(model: Any, tokenizer: Any) -> None:
     token would be the usual stand-in, and a response's own end would then be passed over.
     """
     text_config = model.config.get_text_config()
-    if text_config.pad_token_id is None:
+    if getattr(text_config, "pad_token_id", None) is None:
         own = tokenizer.pad_token_id
         if own is None or own == tokenizer.eos_token_id:
             own = next(id_ for id_ in range(3) if id_ != tokenizer.eos_token_id)

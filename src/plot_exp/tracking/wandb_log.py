@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from plot_exp.config.schema import Config
 from plot_exp.errors import RunError
 from plot_exp.files import write_text
+from plot_exp.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -249,5 +250,5 @@ def _size(path: Path) -> int:
 
 
 def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -17,6 +17,7 @@ from plot_exp.errors import RunError, UserError
 from plot_exp.evals.base import Benchmark, CannotRunError, Outcome, Subject, Tools, Workspace
 from plot_exp.files import write_json
 from plot_exp.progress import Bar
+from plot_exp.redaction import redact
 
 FINISHED = "outcome.json"
 
@@ -72,7 +73,7 @@ def open_benchmarks(config: EvalConfig, tools: Tools) -> Opened:
         try:
             opened.benchmarks.append(module.build(getattr(config, name), tools))
         except CannotRunError as error:
-            opened.refused[name] = str(error)
+            opened.refused[name] = redact(str(error))
     return opened
 
 
@@ -100,10 +101,10 @@ def measure(
         try:
             outcome = _finished(place) or benchmark.run(subject, Workspace(place, bar, seed))
         except CannotRunError as error:
-            measured.refused[benchmark.name] = str(error)
+            measured.refused[benchmark.name] = redact(str(error))
             continue
         except (RunError, UserError) as error:
-            measured.refused[benchmark.name] = str(error)
+            measured.refused[benchmark.name] = redact(str(error))
             measured.broken.add(benchmark.name)
             continue
         if outcome.complete:

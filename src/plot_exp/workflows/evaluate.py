@@ -24,6 +24,7 @@ from plot_exp.losses.composite import build
 from plot_exp.models.identity import model_identity
 from plot_exp.models.policy import Policy
 from plot_exp.progress import Bar, choose, quiet_libraries
+from plot_exp.redaction import redact
 from plot_exp.report import run as report
 from plot_exp.report.terminal import closing_table
 from plot_exp.tracking.wandb_log import WandbLog
@@ -95,7 +96,7 @@ def after_training(config: Config, run_dir: Path) -> dict[str, float]:
     try:
         after, before = Evaluation(own, run_dir, config).benchmarks()
     except UserError as error:
-        print(f"the benchmarks could not be run: {error}", flush=True)
+        print(f"the benchmarks could not be run: {redact(str(error))}", flush=True)
         return {}
     found = write_outcomes(run_dir, after, before)
     _say(after, before)
