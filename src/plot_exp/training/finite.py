@@ -109,7 +109,7 @@ def at_fault(step: int, fault: str, every_step: bool) -> str:
 def too_many(step: int, count: int, fault: str) -> str:
     """The sentence that a run ends with which leaves out one step after another."""
     return (
-        f"step {step}: the {count}th step in a row that is left out, which is all that "
+        f"step {step}: {count} steps in a row were left out, which is all that "
         f"trainer.max_skipped_steps={count} allows ({fault}); the weights are those before them. "
         "Lower optimizer.lr or the term's weight, or change what makes the term infinite"
     )
