@@ -1,0 +1,107 @@
+"""What to change where a run does not fit: what costs nothing first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from plot_exp.config.schema import Config
+from plot_exp.planner.plan import Plan
+
+# A change that saves less is not worth a line.
+LEAST_SAVING = 0.01
+LORA_RANK = 16
+CHUNK = 1_024
+
+Replan = Callable[[Config], Plan]
+Change = tuple[str, str, Config]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One change, on top of those before it.
+
+    Attributes:
+        override: as it is typed.
+        costs: what it costs.
+        peak: bytes on a device with it.
+    """
+
+    override: str
+    costs: str
+    peak: float
+
+
+def advise(plan: Plan, replan: Replan) -> list[Advice]:
+    """Changes in their order, until the run fits; none that saves less than a hundredth."""
+    found: list[Advice] = []
+    config, peak = plan.config, plan.peak.total
+    tried: set[str] = set()
+    while peak > plan.devices.memory:
+        change = next((one for one in _changes(config, plan) if one[0] not in tried), None)
+        if change is None:
+            break
+        override, costs, changed = change
+        tried.add(override)
+        after = replan(changed).peak.total
+        if after < (1 - LEAST_SAVING) * peak:
+            found.append(Advice(override, costs, after))
+            config, peak = changed, after
+    return found
+
+
+def _changes(config: Config, plan: Plan) -> Iterator[Change]:
+    """What may still be changed, in the order of what it costs."""
+    trainer, lora = config.trainer, config.model.lora
+    if trainer.log_term_gradients:
+        yield _set(config, "trainer", "log_term_gradients", False, "no gradient norms by term")
+    if plan.form == "copy" and config.reference_form != "cached" and _can_cache(config):
+        changed = config.model_copy(update={"reference_form": "cached"})
+        yield "reference_form=cached", "one pass over the data before training", changed
+    if not trainer.activation_checkpointing:
+        why = "about a third more time"
+        yield _set(config, "trainer", "activation_checkpointing", True, why)
+    size = trainer.microbatch_size or trainer.batch_size
+    if size > 1:
+        why = "smaller products of matrices"
+        for smaller in dict.fromkeys((max(1, size // 4), 1)):
+            yield _set(config, "trainer", "microbatch_size", smaller, why)
+    if trainer.head_chunk == "auto":
+        why = "the head's product once more in the backward pass"
+        yield _set(config, "trainer", "head_chunk", CHUNK, why)
+    if trainer.validation_batch_size > 4:
+        yield _set(config, "trainer", "validation_batch_size", 4, "slower validation")
+    if config.eval.batch_size > 4 and plan.peak.phase == "answers":
+        yield _set(config, "eval", "batch_size", 4, "slower answers")
+    yield from _smaller_states(config)
+    if lora.rank is None:
+        adapter = lora.model_copy(update={"rank": LORA_RANK})
+        model = config.model.model_copy(update={"lora": adapter})
+        changed = config.model_copy(update={"model": model})
+        yield f"model.lora.rank={LORA_RANK}", "adapters are trained, not every weight", changed
+    if trainer.precision in ("bf16-mixed", "32-true", "auto"):
+        why = "weights in bf16: small steps round away unless adapters are trained"
+        yield _set(config, "trainer", "precision", "bf16-true", why)
+    if getattr(trainer, "strategy", "fsdp") != "fsdp" and plan.devices.kind == "cuda":
+        update: dict[str, Any] = {"strategy": "fsdp", "devices": 8}
+        changed = config.model_copy(update={"trainer": trainer.model_copy(update=update)})
+        yield "trainer=fsdp trainer.devices=8", "eight devices", changed
+
+
+def _smaller_states(config: Config) -> Iterator[Change]:
+    """Moments in eight bits, where the run's optimizer is known in that form."""
+    names = getattr(type(config.optimizer), "model_fields", {})
+    if "name" in names and getattr(config.optimizer, "name", "") == "adamw":
+        why = "moments rounded to eight bits"
+        yield _set(config, "optimizer", "name", "adamw_8bit", why)
+
+
+def _can_cache(config: Config) -> bool:
+    return not {"tdpo", "kto"} & set(config.loss)
+
+
+def _set(config: Config, section: str, key: str, value: Any, costs: str) -> Change:
+    own = getattr(config, section).model_copy(update={key: value})
+    said = str(value).lower() if isinstance(value, bool) else value
+    return f"{section}.{key}={said}", costs, config.model_copy(update={section: own})
