@@ -114,9 +114,7 @@ class Run:
 
     def losses(self) -> dict[int, float]:
         """The logged loss of each step."""
-        return {
-            step: row["train/loss"] for step, row in self.logged.items() if "train/loss" in row
-        }
+        return {step: row["train/loss"] for step, row in self.logged.items() if "train/loss" in row}
 
 
 def assert_same_weights(one: Run, other: Run, tolerance: float = 0.0) -> None:

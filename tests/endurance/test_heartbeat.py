@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from plot_exp.training.heartbeat import Heartbeat, duration
-
 from endurance_runs import Run
+from plot_exp.training.heartbeat import Heartbeat, duration
 
 
 class Clock:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from endurance_runs import Run, assert_same_weights
 from plot_exp.errors import PausedError
 from plot_exp.training import out_of_memory
 from plot_exp.training.out_of_memory import memory_explained
-
-from endurance_runs import Run, assert_same_weights
 
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
 CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: not enough memory"

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from endurance_runs import Run, assert_same_weights
 from plot_exp import interruption
 from plot_exp.interruption import Interrupted, watching
-
-from endurance_runs import Run, assert_same_weights
 
 
 def send(number: signal.Signals, at: int) -> object:

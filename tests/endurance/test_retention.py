@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from endurance_runs import Run
 from plot_exp.errors import RunError
 from plot_exp.training.retention import load_best, stored_bytes
-
-from endurance_runs import Run
 
 ACCURACY = "val/reward_accuracy"
 

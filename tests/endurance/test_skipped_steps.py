@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from endurance_runs import Run, assert_same_weights
 from plot_exp.errors import RunError
 from plot_exp.losses.base import TermResult
-
-from endurance_runs import Run, assert_same_weights
 
 
 def infinite(run: Run, steps: set[int]) -> Run:
