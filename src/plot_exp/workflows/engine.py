@@ -66,7 +66,9 @@ def build_trainer(
     warnings.filterwarnings("ignore", module="lightning.*")
     keep = config.keep
     folder = run_dir / "checkpoints"
-    checkpoints = Checkpoints(folder, config.checkpoint_every, keep.best, keep.mode)
+    checkpoints = Checkpoints(
+        folder, config.checkpoint_every, keep.best, keep.mode, config.export_checkpoint
+    )
     shared = strategy_of(config)
     return pl.Trainer(
         accelerator=config.accelerator,

@@ -30,7 +30,6 @@ from plot_exp.tracking import Tracker
 from plot_exp.training.heartbeat import Heartbeat, StepBar
 from plot_exp.training.metrics import peak_memory
 from plot_exp.training.out_of_memory import memory_explained
-from plot_exp.training.retention import load_best
 from plot_exp.workflows.device import autocast
 from plot_exp.workflows.devices import devices_of
 from plot_exp.workflows.engine import (
@@ -247,12 +246,9 @@ def _fit(
             module, loader, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True
         )
     devices.back(policy.eval(), device)
-    exported = module.completed_steps
-    if settings.export_checkpoint == "best":
-        exported = load_best(policy, trainer.checkpoint_callback)
     return {
         "train/steps": float(module.completed_steps),
-        "train/exported_step": float(exported),
+        "train/exported_step": float(trainer.checkpoint_callback.exported_step),
         "train/skipped_steps": float(module.skipped_steps),
         "train/seconds": time.perf_counter() - started,
         "train/peak_memory_gb": peak_memory(policy.device),
