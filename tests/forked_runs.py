@@ -73,6 +73,10 @@ class Command:
         """What it has said so far."""
         return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
 
+    def said(self, words: str) -> bool:
+        """Whether these words stand in what it has said so far."""
+        return words in self.output
+
     def send(self, number: int) -> None:
         """Sends it a signal."""
         assert self.process.pid is not None

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_killed_at_random_moments_many_times(whole: Path) -> None:
         command = Command(folder, ["resume=killed"] if begun else arguments)
         if kills < KILLS:
             # From the start of the work on, since what is before leaves nothing.
-            command.wait_until(lambda: "run folder" in command.output)
+            command.wait_until(partial(command.said, "run folder"))
             time.sleep(draw.uniform(0.0, 1.2))
             command.send(signal.SIGKILL)
         code = command.wait()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from endurance_runs import Run
+from endurance_runs import Run, assert_same_weights
 from plot_exp.errors import RunError
-from plot_exp.training.retention import load_best, stored_bytes
+from plot_exp.training.retention import stored_bytes
 
 ACCURACY = "val/reward_accuracy"
 
@@ -78,15 +78,18 @@ def test_a_resumed_run_knows_what_was_best(tmp_path: Path) -> None:
     assert rest.checkpoints.best_value == 0.9
 
 
-def test_the_best_weights_are_those_of_its_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_best_weights_are_those_of_its_step(tmp_path: Path, ended: bool) -> None:
+    """In a run that is resumed after its last step too, where nothing is left to train."""
     values = accuracies(0.5, 0.9, 0.7, 0.6)
-    run = Run(tmp_path / "run", steps=4, validations=values, keep={"best": ACCURACY}).fit()
-    last = [weight.detach().clone() for weight in run.policy.parameters()]
-    assert load_best(run.policy, run.checkpoints) == 2
-    two = Run(tmp_path / "two", steps=2).fit()
-    for weight, expected in zip(run.policy.parameters(), two.policy.parameters(), strict=True):
-        assert torch.equal(weight, expected)
-    assert not all(map(torch.equal, last, run.policy.parameters()))
+    keys = {"keep": {"best": ACCURACY}, "export_checkpoint": "best"}
+    run = Run(tmp_path / "run", steps=4, validations=values, **keys).fit()
+    if ended:
+        run = Run(tmp_path / "run", steps=4, validations=values, **keys).fit()
+    assert run.checkpoints.exported_step == 2
+    assert run.module.completed_steps == 4
+    assert_same_weights(Run(tmp_path / "two", steps=2).fit(), run)
+    assert run.saved() == [2, 4]
 
 
 def test_a_metric_that_is_not_measured_is_named(tmp_path: Path) -> None:
@@ -96,10 +99,11 @@ def test_a_metric_that_is_not_measured_is_named(tmp_path: Path) -> None:
 
 def test_without_a_finite_value_there_is_no_best(tmp_path: Path) -> None:
     values = accuracies(math.nan, math.nan)
-    run = Run(tmp_path, steps=2, validations=values, keep={"best": ACCURACY}).fit()
-    assert run.saved() == [2]
+    keys = {"keep": {"best": ACCURACY}, "export_checkpoint": "best"}
+    run = Run(tmp_path, steps=2, validations=values, **keys)
     with pytest.raises(RunError, match="no validation gave a finite val/reward_accuracy"):
-        load_best(run.policy, run.checkpoints)
+        run.fit()
+    assert run.saved() == [2]
 
 
 def test_tensors_that_share_memory_are_stored_once() -> None:

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from plot_exp.errors import RunError
-from plot_exp.models.policy import Policy, load_trained
 
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
@@ -31,6 +29,10 @@ class Checkpoints(Checkpoint):
         every: steps between them.
         best: the validation's metric by which one more is kept; None keeps the last alone.
         mode: whether the best is the largest or the smallest.
+        export: which one's weights the policy has after training.
+
+    Attributes:
+        exported_step: the step that these are of; None before.
     """
 
     def __init__(
@@ -39,8 +41,11 @@ class Checkpoints(Checkpoint):
         every: int,
         best: str | None = None,
         mode: Literal["max", "min"] = "max",
+        export: Literal["last", "best"] = "last",
     ) -> None:
         self.folder, self.every, self.metric, self.mode = folder, every, best, mode
+        self.export = export
+        self.exported_step: int | None = None
         self.best_step: int | None = None
         self.best_value = math.nan
         self.last_step: int | None = None
@@ -85,6 +90,28 @@ class Checkpoints(Checkpoint):
         )
         if step % self.every == 0 or step in (self.best_step, trainer.max_steps):
             self.save(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes back the best weights, and their average where one is kept, if they are asked for.
+
+        Raises:
+            RunError: there is no best checkpoint.
+        """
+        self.exported_step = trainer.global_step
+        if self.export == "last":
+            return
+        path = self.best
+        if path is None or self.best_step is None:
+            raise RunError(
+                f"trainer.export_checkpoint=best: no validation gave a finite {self.metric}; "
+                "validate more often (trainer.validate_every), or take "
+                "trainer.export_checkpoint=last"
+            )
+        if self.best_step != self.exported_step:
+            checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+            trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
+            trainer.strategy.load_optimizer_state_dict(checkpoint)
+            self.exported_step = self.best_step
 
     def save(self, trainer: pl.Trainer, step: int | None = None) -> None:
         """Saves the state after the steps taken, unless it was, and removes what is older.
@@ -134,27 +161,6 @@ def save_now(trainer: pl.Trainer) -> str:
         return "no step was taken"
     checkpoints.save(trainer)
     return f"a checkpoint of step {trainer.global_step} is saved"
-
-
-def load_best(policy: Policy, checkpoints: Checkpoints) -> int:
-    """Puts the best checkpoint's weights into the policy.
-
-    Returns:
-        The step that they are of.
-
-    Raises:
-        RunError: there is no best checkpoint.
-    """
-    path = checkpoints.best
-    if path is None or checkpoints.best_step is None:
-        raise RunError(
-            f"trainer.export_checkpoint=best: no validation gave a finite {checkpoints.metric}; "
-            "validate more often (trainer.validate_every), or take trainer.export_checkpoint=last"
-        )
-    state = torch.load(path, map_location=policy.device, weights_only=True)["state_dict"]
-    start = "policy."
-    load_trained(policy, {key[len(start) :]: state[key] for key in state if key.startswith(start)})
-    return checkpoints.best_step
 
 
 def stored_bytes(checkpoint: Any) -> int:
