@@ -19,7 +19,14 @@ from plot_exp.report import compare, contents
 from plot_exp.report.study.write import FIGURES, TABLES, Study
 
 HERE = Path(__file__).parent
-KEPT_FIGURES = ("comparison", "sensitivity", "attack_curves")
+KEPT_FIGURES = (
+    "comparison",
+    "sensitivity",
+    "data_efficiency",
+    "attack_curves",
+    "flows_1.",
+    "flows_2.",
+)
 
 
 def main() -> None:
@@ -48,7 +55,7 @@ def keep(study: Study, folder: Path, target: Path, command: str) -> None:
     target.mkdir(exist_ok=True)
     for table in study.tables:
         shutil.copy(folder / TABLES / f"{table.name}.csv", target / f"{table.name}.csv")
-    pictures = [p for p in study.pictures if p.file.partition(".")[0] in KEPT_FIGURES]
+    pictures = [p for p in study.pictures if p.file.startswith(KEPT_FIGURES)]
     for picture in pictures:
         shutil.copy(folder / FIGURES / picture.file, target / picture.file)
     parts = [

@@ -39,7 +39,7 @@ Side = Mapping[str, Any]
 
 def section(contents: Contents) -> str:
     """The tables of one run; empty where no attack was measured."""
-    after, before = _facts(contents, "after"), _facts(contents, "before")
+    after, before = side_of(contents, "after"), side_of(contents, "before")
     if not after:
         return _not_run(contents)
     blocks = [_judge(after), _table(after, before)]
@@ -61,7 +61,8 @@ def _not_run(contents: Contents) -> str:
     return f"*Left out. {escape(why)}.*" if why else ""
 
 
-def _facts(contents: Contents, side: str) -> Side:
+def side_of(contents: Contents, side: str) -> Side:
+    """What was found `before` or `after` training; empty where no attack was measured."""
     found = (contents.evaluations or {}).get("asr", {}).get(side, {})
     facts = found.get("facts") if isinstance(found, dict) else None
     return facts if isinstance(facts, dict) and facts.get("attacks") else {}
@@ -178,7 +179,7 @@ def draw(contents: Contents, folder: Path) -> list[Picture]:
     Raises:
         RunError: the disk cannot be written.
     """
-    sides = {"before": _facts(contents, "before"), "after": _facts(contents, "after")}
+    sides = {"before": side_of(contents, "before"), "after": side_of(contents, "after")}
     if not sides["after"]:
         return []
     return list(_pictures({name: facts for name, facts in sides.items() if facts}, folder))
@@ -190,7 +191,7 @@ def _pictures(sides: Mapping[str, Side], folder: Path) -> Iterator[Picture]:
         attacks = [
             attack
             for attack in NAMES
-            if any(len(_points(facts, attack, kind)) > 1 for facts in sides.values())
+            if any(len(points_of(facts, attack, kind)) > 1 for facts in sides.values())
         ]
         if not attacks:
             continue
@@ -200,7 +201,7 @@ def _pictures(sides: Mapping[str, Side], folder: Path) -> Iterator[Picture]:
             axis.set_visible(False)
         for axis, attack in zip(axes, attacks, strict=False):
             for index, (name, facts) in enumerate(sides.items()):
-                _draw_line(axis, _points(facts, attack, kind), name, index)
+                _draw_line(axis, points_of(facts, attack, kind), name, index)
             if kind != "losses":
                 axis.set_ylim(-0.03, 1.03)
             label = "nats a token" if kind == "losses" else "success rate"
@@ -210,7 +211,8 @@ def _pictures(sides: Mapping[str, Side], folder: Path) -> Iterator[Picture]:
         yield Picture(f"attacks_{kind}.png", f"{title}, {', '.join(NAMES[one] for one in attacks)}")
 
 
-def _points(facts: Side, attack: str, kind: str) -> list[Side]:
+def points_of(facts: Side, attack: str, kind: str) -> list[Side]:
+    """The points of a curve of `CURVES`: `at`, `value`, and an interval where there is one."""
     found: list[Side] = facts["attacks"].get(attack, {}).get(kind) or []
     return found
 
@@ -232,10 +234,10 @@ def compare(runs: Sequence[Contents], names: Sequence[str]) -> str:
     Runs from different starts each bring a base of their own. Runs that were not measured alike
     are told apart: their numbers do not compare.
     """
-    attacked = [(name, run) for name, run in zip(names, runs, strict=True) if _facts(run, "after")]
+    attacked = [(name, run) for name, run in zip(names, runs, strict=True) if side_of(run, "after")]
     if not attacked:
         return ""
-    columns = _bases(attacked) | {name: _facts(run, "after") for name, run in attacked}
+    columns = _bases(attacked) | {name: side_of(run, "after") for name, run in attacked}
     attacks = [one for one in NAMES if any(one in facts["attacks"] for facts in columns.values())]
     rows = [
         [
@@ -258,7 +260,7 @@ def compare(runs: Sequence[Contents], names: Sequence[str]) -> str:
 
 def _bases(attacked: Sequence[tuple[str, Contents]]) -> dict[str, Side]:
     """The start's numbers: once where all runs share them, else one a run."""
-    found = {name: facts for name, run in attacked if (facts := _facts(run, "before"))}
+    found = {name: facts for name, run in attacked if (facts := side_of(run, "before"))}
     tables = {repr([one["table"] for one in facts["attacks"].values()]) for facts in found.values()}
     if len(tables) == 1:
         return {"base": next(iter(found.values()))}

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 
 from plot_exp.report.markdown import details, escape, table
 from plot_exp.report.measures import number
-from plot_exp.report.style import BLUE, GREY, VERMILLION, Picture, panels, printable, save
+from plot_exp.report.style import GREY, Picture, panels, printable, save
 
 SHOWN_FLOWS, TABLE_FLOWS = 16, 12
 
@@ -20,6 +22,9 @@ KINDS = {
     "full": ("flows_full.png", "transport in the full embedding cost, which the form stands for"),
 }
 _TIMES = {"before": "Before training", "after": "After training"}
+# Its lightness falls evenly, for print without colour and for every kind of colour vision.
+OPACITY = 0.85
+COSTS = ListedColormap(colormaps["cividis_r"](np.linspace(0.08, 1, 256)))
 
 
 def draw(distribution: dict[str, Any], folder: Path) -> list[Picture]:
@@ -30,19 +35,30 @@ def draw(distribution: dict[str, Any], folder: Path) -> list[Picture]:
     """
     pictures = []
     for kind, (file, caption) in KINDS.items():
-        sides = _sides(distribution, kind)
-        if not sides:
-            continue
-        _picture(sides, folder, file)
-        pictures.append(
-            Picture(
-                file,
-                "Which tokens the model gives too much (left) and which it lacks (right): "
-                f"{caption}. The {SHOWN_FLOWS} largest flows; as wide as the mass, from cheap "
-                "(blue) to dear (red) on one scale; ␣ is a blank",
-            )
-        )
+        if sides := _sides(distribution, kind):
+            _picture(sides, folder, [file])
+            pictures.append(Picture(file, _caption(caption)))
     return pictures
+
+
+def draw_one(distribution: dict[str, Any], folder: Path, name: str) -> Picture | None:
+    """The full cost's flows, else those of the form, as `name.svg` and `name.png`.
+
+    Raises:
+        RunError: the disk cannot be written.
+    """
+    for kind in ("full", "form"):
+        if sides := _sides(distribution, kind):
+            _picture(sides, folder, [f"{name}.svg", f"{name}.png"])
+            return Picture(f"{name}.png", _caption(KINDS[kind][1]))
+    return None
+
+
+def _caption(plan: str) -> str:
+    return (
+        f"Which tokens the model gives too much (left) and which it lacks (right): {plan}. The "
+        f"{SHOWN_FLOWS} largest flows; as wide as the mass, the darker the dearer; ␣ is a blank"
+    )
 
 
 def tables(distribution: dict[str, Any]) -> str:
@@ -90,12 +106,13 @@ def _sides(distribution: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]
     }
 
 
-def _picture(sides: dict[str, dict[str, Any]], folder: Path, file: str) -> None:
+def _picture(sides: dict[str, dict[str, Any]], folder: Path, files: Sequence[str]) -> None:
     shown = {time: found["rows"][:SHOWN_FLOWS] for time, found in sides.items()}
-    dearest = max(row["cost"] for rows in shown.values() for row in rows) or 1.0
+    costs = [row["cost"] for rows in shown.values() for row in rows]
+    norm = Normalize(min(costs), max(costs) if max(costs) > min(costs) else min(costs) + 1.0)
     figure, axes = panels(1, len(sides), width=4.6 * len(sides), height=5.2)
     for axis, (time, rows) in zip(axes, shown.items(), strict=True):
-        _bands(axis, rows, dearest)
+        _bands(axis, rows, norm)
         share = sum(row["share"] for row in rows)
         axis.set_title(
             f"{_TIMES[time]}: {share:.0%} of the mass {number(sides[time]['mass'])}".replace(
@@ -105,10 +122,20 @@ def _picture(sides: dict[str, dict[str, Any]], folder: Path, file: str) -> None:
             fontweight="bold",
         )
         axis.axis("off")
-    save(figure, folder, file)
+    bar = figure.colorbar(
+        ScalarMappable(norm, COSTS),
+        ax=axes,
+        location="bottom",
+        shrink=0.5,
+        aspect=40,
+        alpha=OPACITY,
+    )
+    bar.set_label("cost of moving a unit of mass", size=8)
+    for file in files:
+        save(figure, folder, file)
 
 
-def _bands(axis: Any, rows: Sequence[dict[str, Any]], dearest: float) -> None:
+def _bands(axis: Any, rows: Sequence[dict[str, Any]], norm: Normalize) -> None:
     """Flows as bands between two columns of tokens, the heaviest tokens on top."""
     unit = sum(row["mass"] for row in rows)
     places = {side: _places(rows, side, unit) for side in ("giver", "receiver")}
@@ -124,7 +151,13 @@ def _bands(axis: Any, rows: Sequence[dict[str, Any]], dearest: float) -> None:
         used["receiver"][row["receiver_id"]] += height
         edge = left + (right - left) * bend
         axis.fill_between(
-            steps, edge, edge + height, color=_shade(row["cost"] / dearest), alpha=0.65, linewidth=0
+            steps,
+            edge,
+            edge + height,
+            facecolor=COSTS(norm(row["cost"])),
+            edgecolor="white",
+            linewidth=0.3,
+            alpha=OPACITY,
         )
     for side, x, align in (("giver", -0.02, "right"), ("receiver", 1.02, "left")):
         names = {row[f"{side}_id"]: str(row[side]) for row in rows}
@@ -150,8 +183,3 @@ def _places(
         found[token] = (top, height)
         top += max(height, 0.045) + 0.02
     return found
-
-
-def _shade(share: float) -> tuple[float, ...]:
-    cheap, dear = to_rgb(BLUE), to_rgb(VERMILLION)
-    return tuple(a + (b - a) * share for a, b in zip(cheap, dear, strict=True))

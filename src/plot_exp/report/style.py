@@ -85,12 +85,19 @@ def line(axis: Any, series: Series, label: str, index: int = 0, **style: Any) ->
 
 
 def finish(
-    axis: Any, title: str, y_label: str, x_label: str = STEP_AXIS, *, legend_below: float = 0.6
+    axis: Any,
+    title: str,
+    y_label: str,
+    x_label: str = STEP_AXIS,
+    *,
+    legend_below: float = 0.6,
+    legend: bool = True,
 ) -> None:
     """Titles, and a legend beneath the axes where there is more than one thing to tell apart.
 
     Args:
         legend_below: how far beneath the axes the legend stands, in inches.
+        legend: False where the figure has one for all its panels.
     """
     axis.set_title(title, loc="left", fontweight="bold")
     axis.set_xlabel(x_label)
@@ -99,7 +106,7 @@ def finish(
         axis.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axis.set_ylabel(y_label)
     handles, labels = axis.get_legend_handles_labels()
-    if len(handles) > 1:
+    if legend and len(handles) > 1:
         rows = axis.get_subplotspec().get_gridspec().nrows
         height = 0.75 * axis.figure.get_figheight() / rows
         axis.legend(

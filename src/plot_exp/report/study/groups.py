@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,9 @@ class Group:
     label: str = ""
     runs: dict[int, Contents] = field(default_factory=dict)
     repeated: list[Path] = field(default_factory=list)
+    _read: dict[int, dict[tuple[str, str | None], Measure]] = field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def loss(self) -> str:
@@ -55,12 +59,18 @@ class Group:
         """A measure by seed, where it was taken; before training for `base`."""
         found = {}
         for seed, run in self.runs.items():
-            for measure in measures(run.metrics or {}):
-                if (measure.key, measure.category) == (key, category):
-                    estimate = measure.before if base else measure.after
-                    if estimate is not None:
-                        found[seed] = estimate.value
+            measure = self.measures_of(seed, run).get((key, category))
+            estimate = measure and (measure.before if base else measure.after)
+            if estimate is not None:
+                found[seed] = estimate.value
         return found
+
+    def measures_of(self, seed: int, run: Contents) -> dict[tuple[str, str | None], Measure]:
+        """The measures of one run, read once: tables ask for each of them many times."""
+        if seed not in self._read:
+            found = measures(run.metrics or {})
+            self._read[seed] = {(one.key, one.category): one for one in found}
+        return self._read[seed]
 
     def number(self, key: str) -> dict[int, float]:
         """A number of `metrics.json` by seed, under its own key."""
@@ -106,7 +116,7 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
     if vanilla in ("", group.loss):
         return None
     for other in groups:
-        if other.loss == vanilla and _outside_loss(other) == _outside_loss(group):
+        if other.loss == vanilla and outside_loss(other) == outside_loss(group):
             kept = {k: v for k, v in other.settings.items() if k.startswith("loss.")}
             if all(group.settings.get(key) == value for key, value in kept.items()):
                 return other
@@ -117,9 +127,9 @@ def all_measures(groups: Sequence[Group]) -> list[Measure]:
     """One of each measure that any run took, in the order that reports use."""
     found: dict[tuple[str, str | None], Measure] = {}
     for group in groups:
-        for run in group.runs.values():
-            for measure in measures(run.metrics or {}):
-                found.setdefault((measure.key, measure.category), measure)
+        for seed, run in group.runs.items():
+            for key, measure in group.measures_of(seed, run).items():
+                found.setdefault(key, measure)
     return list(found.values())
 
 
@@ -138,23 +148,45 @@ def _settings(run: Contents) -> dict[str, Any]:
     return {"loss": "+".join(terms), **kept}
 
 
-def _outside_loss(group: Group) -> dict[str, Any]:
+def outside_loss(group: Group) -> dict[str, Any]:
+    """Its settings but those of the terms."""
     return {k: v for k, v in group.settings.items() if k != "loss" and not k.startswith("loss.")}
 
 
 def _label(groups: Sequence[Group]) -> None:
-    """Names each group by its loss and by what groups of the same terms do not agree on."""
+    """Names each group by its loss and by what groups of the same terms do not agree on.
+
+    The value of a setting that most of them have goes without saying, see `unsaid`.
+    """
+    usual = unsaid(groups)
     for group in groups:
-        alike = [other for other in groups if other.loss == group.loss]
-        keys = [
-            key
-            for key in group.settings
-            if key != "loss"
-            and len({str(other.settings.get(key)) for other in (groups if _shared(key) else alike)})
-            > 1
+        keys = [key for key in group.settings if key in usual[group.loss]]
+        parts = [
+            f"{short(key)}={group.settings[key]}"
+            for key in keys
+            if str(group.settings[key]) != usual[group.loss][key]
         ]
-        parts = [f"{short(key)}={group.settings[key]}" for key in keys]
         group.label = " ".join([group.loss, *parts])
+
+
+def unsaid(groups: Sequence[Group]) -> dict[str, dict[str, str | None]]:
+    """By loss: each setting that tells its groups apart, with the one commonest value, if any.
+
+    That value stands in no label. A single value of each kind is none: `alpha=1` is said beside
+    `alpha=10`.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    for loss in dict.fromkeys(group.loss for group in groups):
+        alike = [group for group in groups if group.loss == loss]
+        keys = dict.fromkeys(key for group in alike for key in group.settings if key != "loss")
+        found[loss] = {}
+        for key in keys:
+            compared = groups if _shared(key) else alike
+            counts = Counter(str(group.settings.get(key)) for group in compared).most_common(2)
+            if len(counts) > 1:
+                (value, most), (_, next_most) = counts
+                found[loss][key] = value if most > next_most else None
+    return found
 
 
 def _shared(key: str) -> bool:

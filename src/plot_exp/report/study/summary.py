@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from plot_exp.report.measures import KNOWN, Measure, number
-from plot_exp.report.outcome import signed
+from plot_exp.report.measures import KNOWN, Measure
+from plot_exp.report.study import attack_curves, published
+from plot_exp.report.study.cells import difference_cell, summary_cell
 from plot_exp.report.study.groups import Group, all_measures, baseline_of
-from plot_exp.report.study.statistics import Difference, Summary, paired, summarise
+from plot_exp.report.study.statistics import Summary, paired, summarise
 from plot_exp.report.study.tables import Cell, StudyTable, text_cells
 
 # A share of right answers says nothing where the start gets nearly none, or nearly all.
@@ -48,9 +49,8 @@ def tables(groups: Sequence[Group]) -> list[StudyTable]:
             found.append(_outcomes(name, title, groups, shown))
             if differences := _differences(name, title, groups, shown):
                 found.append(differences)
-    if cost := _cost(groups):
-        found.append(cost)
-    return found
+    further = (attack_curves.table(groups), _cost(groups), published.table(groups))
+    return found + [table for table in further if table is not None]
 
 
 def _outcomes(
@@ -58,7 +58,7 @@ def _outcomes(
 ) -> StudyTable:
     header = ["", "runs", *(_title(measure) for measure in measures)]
     before = [_start(groups, measure) for measure in measures]
-    rows = [[Cell("before training"), Cell(""), *(_cell(summary) for summary in before)]]
+    rows = [[Cell("before training"), Cell(""), *(summary_cell(summary) for summary in before)]]
     left_out = []
     columns = []
     for measure, start in zip(measures, before, strict=True):
@@ -90,7 +90,7 @@ def _column(groups: Sequence[Group], measure: Measure) -> list[Cell]:
     values = [group.values(measure.key, measure.category) for group in groups]
     best = _clearly_best(values, measure.better)
     return [
-        _cell(summarise(list(found.values())) if found else None, place == best)
+        summary_cell(summarise(list(found.values())) if found else None, place == best)
         for place, found in enumerate(values)
     ]
 
@@ -126,7 +126,7 @@ def _differences(
                 cells.append(Cell("not measurable"))
                 continue
             sides = [one.values(measure.key, measure.category) for one in (group, baseline)]
-            cells.append(_difference_cell(paired(*sides)))
+            cells.append(difference_cell(paired(*sides)))
         common = len(set(group.runs) & set(baseline.runs))
         rows.append([Cell(f"{group.label} − {baseline.label}"), Cell(str(common)), *cells])
     if not rows:
@@ -144,7 +144,7 @@ def _cost(groups: Sequence[Group]) -> StudyTable | None:
     rows = []
     for group in groups:
         found = [group.number(key) for key in keys]
-        cells = [_cell(summarise(list(one.values())) if one else None) for one in found]
+        cells = [summary_cell(summarise(list(one.values())) if one else None) for one in found]
         rows.append([*text_cells([group.label, str(len(group.runs))]), *cells])
     note = (
         "Mean ± standard deviation [interval] over the runs as they came; where runs shared a "
@@ -166,36 +166,3 @@ def _title(measure: Measure) -> str:
     arrow = {"higher": " ↑", "lower": " ↓"}.get(measure.better, "")
     label = measure.label if measure.category is None else f"{measure.label}, {measure.category}"
     return label + arrow
-
-
-def _cell(summary: Summary | None, bold: bool = False) -> Cell:
-    if summary is None:
-        return Cell("not measured")
-    text = number(summary.mean)
-    if summary.spread is not None:
-        text += f" ± {number(summary.spread)}"
-    if summary.low is not None and summary.high is not None:
-        text += f" [{number(summary.low)}, {number(summary.high)}]"
-    numbers = {
-        "mean": summary.mean,
-        "spread": summary.spread,
-        "low": summary.low,
-        "high": summary.high,
-        "count": float(summary.count),
-    }
-    return Cell(text, bold, numbers)
-
-
-def _difference_cell(difference: Difference | None) -> Cell:
-    if difference is None:
-        return Cell("not measured")
-    text = signed(difference.mean)
-    if difference.low is not None and difference.high is not None:
-        text += f" [{signed(difference.low)}, {signed(difference.high)}]"
-    numbers = {
-        "mean": difference.mean,
-        "low": difference.low,
-        "high": difference.high,
-        "count": float(difference.count),
-    }
-    return Cell(text, difference.clear, numbers)

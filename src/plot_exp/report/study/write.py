@@ -10,7 +10,7 @@ from plot_exp.files import write_text
 from plot_exp.report import subpreference_figure, subpreferences
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import figures, page, summary
-from plot_exp.report.study.groups import Group, grouped
+from plot_exp.report.study.groups import Group, grouped, short, unsaid
 from plot_exp.report.study.tables import StudyTable
 from plot_exp.report.style import Picture
 
@@ -68,6 +68,8 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
         f"{sum(len(group.runs) for group in groups)} finished runs in {len(groups)} settings, "
         f"{seeds} seeds each."
     ]
+    if usual := _usual(groups):
+        found.append(f"What goes without saying in the names of settings: {', '.join(usual)}.")
     unfinished = [run.run_dir.name for run in runs if run.metrics is None]
     if unfinished:
         found.append(
@@ -81,3 +83,17 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
             f"out: {', '.join(repeated)}."
         )
     return found
+
+
+def _usual(groups: Sequence[Group]) -> list[str]:
+    """The values that labels leave out, with the loss where the losses do not agree."""
+    by_setting: dict[str, dict[str, list[str]]] = {}
+    for loss, settings in unsaid(groups).items():
+        for key, value in settings.items():
+            if value is not None:
+                by_setting.setdefault(short(key), {}).setdefault(value, []).append(loss)
+    return [
+        f"{key}={value}" + (f" (of {', '.join(losses)})" if len(values) > 1 else "")
+        for key, values in by_setting.items()
+        for value, losses in values.items()
+    ]
