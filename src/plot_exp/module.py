@@ -20,6 +20,7 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.parts import whole
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
+from plot_exp.training.average import averaged, swap_average
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch, SkippedInARow, at_fault, too_many
 from plot_exp.training.gradients import (
@@ -240,7 +241,8 @@ class PreferenceModule(pl.LightningModule):
         every = self.settings.validate_every
         if self._validate is not None and every is not None and step % every == 0:
             started = time.perf_counter()
-            values |= self._validate(step)
+            with averaged(self.optimizers().optimizer):
+                values |= self._validate(step)
             self.throughput.leave_out(time.perf_counter() - started)
         if values:
             self._log(values, step)
@@ -318,6 +320,10 @@ class PreferenceModule(pl.LightningModule):
         if meter is not None:
             metrics |= meter.metrics(self.composite.vanilla)
         return metrics
+
+    def on_train_end(self) -> None:
+        """Leaves the average in the weights' place, where one is kept; checkpoints have both."""
+        swap_average(self.optimizers().optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the counters, so that a resumed run goes on where this one stood.

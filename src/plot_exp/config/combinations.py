@@ -276,6 +276,41 @@ def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
         )
 
 
+def _weights_can_be_kept_small(config: Config) -> Iterator[str]:
+    lora, sharded = config.model.lora, config.trainer.strategy == "fsdp"
+    if lora.quantised is not None and lora.rank is None:
+        yield (
+            f"model.lora.quantised={lora.quantised}: quantised weights are not trained; write "
+            "model.lora.rank=16, say, to train an adapter beside them, or leave it out"
+        )
+    for key, asked in {
+        f"model.lora.quantised={lora.quantised}": lora.quantised is not None,
+        "optimizer.eight_bit=true": config.optimizer.eight_bit,
+        "trainer.compile=true": config.trainer.compile,
+    }.items():
+        if asked and sharded:
+            yield f"{key} with trainer=fsdp: this has not been made to work; write trainer=ddp"
+    if config.model.weights == "random" and lora.export == "adapter" and lora.rank is not None:
+        yield (
+            "model.lora.export=adapter with model.weights=random: the weights beneath are written "
+            "nowhere; write model.lora.export=merged"
+        )
+
+
+def _an_average_has_digits(config: Config) -> Iterator[str]:
+    model, precision = config.model, config.trainer.precision
+    if config.optimizer.ema is None or model.lora.rank is not None:
+        return
+    if precision == "bf16-true" or model.dtype in ("bfloat16", "float16"):
+        key = "trainer.precision" if precision == "bf16-true" else "model.dtype"
+        value = precision if precision == "bf16-true" else model.dtype
+        yield (
+            f"optimizer.ema={config.optimizer.ema} with {key}={value}: the average's small changes "
+            "round away in half precision; write model.dtype=float32 and "
+            "trainer.precision=bf16-mixed"
+        )
+
+
 def _attention_heads_fit(config: Config) -> Iterator[str]:
     shape = config.model.shape
     hidden, heads, groups = (
@@ -367,6 +402,8 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _heads_divide_the_hidden_size,
     _best_is_measured,
     _attention_heads_fit,
+    _weights_can_be_kept_small,
+    _an_average_has_digits,
 )
 
 

@@ -34,6 +34,7 @@ class LoRAConfig(Section):
         target_modules: `all-linear` (the head left out), or names of linear layers.
         rslora: scale by the root of the rank, arXiv 2312.03732.
         dora: train magnitudes apart from directions, arXiv 2402.09353.
+        quantised: the frozen weights as NF4 (QLoRA, arXiv 2305.14314), through bitsandbytes.
         export: `merged` into the weights, or the `adapter` alone.
     """
 
@@ -43,6 +44,7 @@ class LoRAConfig(Section):
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     rslora: bool = False
     dora: bool = False
+    quantised: Literal["nf4"] | None = None
     export: Literal["merged", "adapter"] = "merged"
 
 

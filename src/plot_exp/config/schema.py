@@ -57,6 +57,7 @@ class TrainerConfig(Section):
         dropout: the probability that every dropout of the model gets.
         activation_checkpointing: keep only the layers' inputs and run each layer again in the
             backward pass; the same gradients in less memory.
+        compile: run the policy's layers through torch.compile.
         head_chunk: response positions whose logits are held at once; `auto` keeps them all where
             the free memory allows, else goes in chunks and computes them again.
         validate_every: steps between validations; null for the end only.
@@ -87,6 +88,7 @@ class TrainerConfig(Section):
     max_skipped_steps: int = Field(100, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     activation_checkpointing: bool = False
+    compile: bool = False
     head_chunk: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1)
@@ -104,7 +106,13 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
-    """AdamW and its schedule."""
+    """AdamW and its schedule.
+
+    Attributes:
+        eight_bit: moments in eight bits, through bitsandbytes.
+        ema: decay of a moving average of the weights, which validation, evaluation and the exported
+            model then have; null for none.
+    """
 
     lr: float = Field(1e-4, gt=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
@@ -112,6 +120,8 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_fraction: float = Field(0.1, ge=0, le=1)
+    eight_bit: bool = False
+    ema: float | None = Field(None, gt=0, lt=1)
 
 
 class LoggerConfig(Section):

@@ -20,6 +20,7 @@ from plot_exp.config.model import LoRAConfig
 from plot_exp.errors import UserError
 from plot_exp.models.adapter_folder import WEIGHTS_FILE
 from plot_exp.models.dropout import TokenDropout
+from plot_exp.models.quantised import dequantise, is_quantised, replace_layer
 
 POLICY = "default"
 START = "start"
@@ -114,7 +115,11 @@ def _inject(model: nn.Module, settings: Any, name: str) -> None:
 def _keep_in_float32(model: nn.Module, name: str) -> None:
     """An adapter beside weights of half precision is trained in fp32, where small steps count."""
     for key, parameter in model.named_parameters():
-        if ".lora_" in key and f".{name}" in key and parameter.dtype in (torch.bfloat16, torch.float16):
+        if (
+            ".lora_" in key
+            and f".{name}" in key
+            and parameter.dtype in (torch.bfloat16, torch.float16)
+        ):
             parameter.data = parameter.data.float()
 
 
@@ -186,15 +191,36 @@ def as_started(model: nn.Module) -> Iterator[None]:
 
 
 def merge(model: nn.Module) -> None:
-    """Adds the trained adapter into the weights and takes every adapter out, in place."""
+    """Adds the trained adapter into the weights and takes every adapter out, in place.
+
+    Quantised weights become ordinary ones first, with the numbers that were computed with.
+    """
+    if is_quantised(model):
+        _onto_ordinary_weights(model)
     layers = {id(layer) for layer in adapted_layers(model)}
     for name, layer in list(model.named_modules()):
         if id(layer) in layers:
             layer.merge(adapter_names=[POLICY])
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, layer.get_base_layer())
+            replace_layer(model, name, layer.get_base_layer())
     del model.peft_config
     model.requires_grad_(True)
+
+
+def _onto_ordinary_weights(model: nn.Module) -> None:
+    """The trained adapter, on dequantised weights."""
+    settings: Any = model.peft_config[POLICY]  # type: ignore[index]
+    weights = _peft().get_peft_model_state_dict(
+        model, adapter_name=POLICY, save_embedding_layers=False
+    )
+    adapted = {id(layer) for layer in adapted_layers(model)}
+    for name, layer in list(model.named_modules()):
+        if id(layer) in adapted:
+            base: Any = layer
+            replace_layer(model, name, base.get_base_layer())
+    del model.peft_config
+    dequantise(model)
+    _inject(model, settings, POLICY)
+    _set_weights(model, weights, POLICY, Path())
 
 
 def save_adapter(model: nn.Module, folder: Path, origin: str) -> None:

@@ -104,7 +104,12 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_model(config: ModelConfig, seed: int = 0, dtype: torch.dtype | None = None) -> Any:
+def load_model(
+    config: ModelConfig,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Any:
     """A causal language model: safetensors only, no remote code unless asked for.
 
     Weights go file by file into a model that has none yet, each in the precision that it will
@@ -112,29 +117,43 @@ def load_model(config: ModelConfig, seed: int = 0, dtype: torch.dtype | None = N
 
     A folder with an adapter gives the model that it belongs to with the adapter in it, ready to be
     trained on, or merged into the weights where `config.lora` asks for no adapter. A fresh one
-    (`put_adapter`) is not the loader's.
+    (`put_adapter`) is not the loader's. Beneath an adapter weights may be quantised.
 
     Args:
         seed: of the weights, with `weights=random`.
         dtype: in place of `config.dtype`.
+        device: where weights are quantised, and the model then is; the CPU by default.
 
     Raises:
         UserError: it cannot be loaded, or lacks weights.
     """
     folder = Path(origin_of(config))
     if not is_adapter(folder):
-        return _load_plain(config, seed, dtype)
+        model = _load_plain(config, seed, dtype)
+        _quantise(model, config, device)
+        return model
     from plot_exp.models.adapters import load_adapter, merge
 
     _check_adapter(config, folder, "model.name")
     # A revision is one of the adapter's repository, not of the model's beneath.
     beneath = config.model_copy(update={"name": base_of(folder), "revision": None})
     model = _load_plain(beneath, seed, dtype)
+    _quantise(model, config, device)
     trained = config.lora.rank is not None
     load_adapter(model, folder, trained=trained, dropout=config.lora.dropout)
-    if not trained:
+    if not trained and config.lora.quantised is None:
         merge(model)
     return model
+
+
+def _quantise(model: Any, config: ModelConfig, device: torch.device | None) -> None:
+    if config.lora.quantised is None:
+        return
+    import torch
+
+    from plot_exp.models.quantised import quantise
+
+    quantise(model, device or torch.device("cpu"))
 
 
 def put_adapter(model: Any, config: ModelConfig, seed: int) -> None:

@@ -15,6 +15,7 @@ from plot_exp.errors import UserError
 from plot_exp.models.attention import decoder_for, use_row_attention
 from plot_exp.models.dropout import drops_by_token, recompute_contexts, use_token_keys
 from plot_exp.models.parts import whole
+from plot_exp.models.quantised import is_quantised
 from plot_exp.ops.head import Head
 from plot_exp.ops.reference_states import ReferenceStates
 from plot_exp.ops.scores import Request, Scores
@@ -36,6 +37,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.head = Head(model.get_output_embeddings(), model.config, head_chunk)
+        self.compiled = False
         use_row_attention(model)
         self._check_head()
 
@@ -57,7 +59,11 @@ class Policy(nn.Module):
 
     def outputs(self, **inputs: Any) -> Any:
         """What the model itself gives, for decoding."""
-        return self.model(**inputs)
+        if not self.compiled:
+            return self.model(**inputs)
+        # Compiled layers would be compiled anew for the shapes of every answer.
+        with torch.compiler.set_stance("force_eager"):
+            return self.model(**inputs)
 
     def states(self, scores: Scores | None) -> ReferenceStates | None:
         """What another policy's KL to this one reads, of this one's scores of the same batch.
@@ -88,6 +94,14 @@ class Policy(nn.Module):
         enable = getattr(self.model, "activation_checkpointing_enable", None)
         enable = enable or self.model.gradient_checkpointing_enable
         enable({"use_reentrant": False, "context_fn": recompute_contexts})
+
+    def compile_layers(self) -> None:
+        """Runs each layer of the decoder through torch.compile, decoding left out (`outputs`)."""
+        decoder = self.model.get_decoder()
+        stacks = [one for one in decoder.modules() if isinstance(one, nn.ModuleList) and len(one)]
+        for layer in stacks[0] if stacks else [decoder]:
+            layer.compile(dynamic=True)
+        self.compiled = True
 
     @property
     def drops(self) -> bool:
@@ -131,9 +145,17 @@ class Policy(nn.Module):
 
 
 def frozen_names(model: nn.Module) -> set[str]:
-    """The parameters that no training moves, by every name that the state dict has for them."""
+    """The parameters that no training moves, by every name that the state dict has for them.
+
+    Of quantised ones their scales, which stand there beneath their names, are among them.
+    """
     named = model.named_parameters(remove_duplicate=False)
-    return {name for name, parameter in named if not parameter.requires_grad}
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    if not any(is_quantised(module) for module in model.modules()):
+        return frozen
+    return frozen | {
+        key for key in model.state_dict() if key.partition(".weight.")[0] + ".weight" in frozen
+    }
 
 
 def load_trained(policy: Policy, weights: Mapping[str, Tensor]) -> None:

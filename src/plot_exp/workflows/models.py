@@ -52,23 +52,26 @@ def open_start(config: Config, examples: Sequence[PreferenceExample], bar: Bar) 
         folder = random_directory(model, cache_dir)
         model = model.model_copy(update={"name": str(folder), "shape": ShapeConfig()})
     tokenizer = load_tokenizer(model)
-    loaded = load_model(model, config.seed, weights_dtype(config.trainer))
+    device = opened_on(config.trainer)
+    loaded = load_model(model, config.seed, weights_dtype(config.trainer), device)
     set_dropout(loaded, config.trainer.dropout)
     put_adapter(loaded, model, config.seed)
-    policy = Policy(loaded, config.trainer.head_chunk).to(opened_on(config.trainer))
+    policy = Policy(loaded, config.trainer.head_chunk).to(device)
     return Start(policy, ChatTokeniser(tokenizer), model.name)
 
 
 def reopened(config: Config, start: Start) -> Policy:
     """The policy's start again, frozen, from where its weights came from."""
-    update: dict[str, object] = {"name": start.origin, "lora": LoRAConfig()}
+    lora = LoRAConfig(quantised=config.model.lora.quantised)
+    update: dict[str, object] = {"name": start.origin, "lora": lora}
     if start.origin != config.model.name:  # a folder that was made, with all that there is to say
         update["shape"] = ShapeConfig()
     if config.model.name == "tiny":
         update["weights"] = "pretrained"
     named = config.model.model_copy(update=update)
-    loaded = load_model(named, config.seed, weights_dtype(config.trainer))
-    policy = Policy(loaded, config.trainer.head_chunk).to(opened_on(config.trainer))
+    device = opened_on(config.trainer)
+    loaded = load_model(named, config.seed, weights_dtype(config.trainer), device)
+    policy = Policy(loaded, config.trainer.head_chunk).to(device)
     return start.devices.place(freeze(policy))
 
 
