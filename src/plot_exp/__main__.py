@@ -19,9 +19,10 @@ from plot_exp.config.combinations import check
 from plot_exp.config.composition import CONFIG_NAME, composed, opened, to_config
 from plot_exp.config.help import help_text
 from plot_exp.config.schema import Config
-from plot_exp.dispatch import Outcome, complain, resumed, run, show_traceback
+from plot_exp.dispatch import ELSEWHERE, Outcome, complain, resumed, run, show_traceback
 from plot_exp.errors import RunError, UserError
 from plot_exp.interruption import Interrupted
+from plot_exp.processes.ranks import speaks, started_outside
 from plot_exp.slurm import remember, remembered
 from plot_exp.sweep import sweep
 
@@ -112,9 +113,10 @@ def _single(hydra: Hydra, overrides: list[str]) -> int:
     if earlier := remembered(Path(config.output_dir).absolute(), overrides):
         print(f"SLURM has started this job again: going on with {earlier}", flush=True)
         return _closing(_interruptible(resumed(earlier), earlier))
-    if (run_dir / "config.yaml").exists():
+    # Of several processes that were started alike the first one's folder counts.
+    if speaks() and (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} holds a run already; resume={run_dir} goes on with it")
-    if config.task == "train":
+    if speaks() and config.task == "train":
         remember(Path(config.output_dir).absolute(), overrides, run_dir)
     return _closing(_interruptible(config, run_dir))
 
@@ -126,14 +128,21 @@ def _resumes(override: str) -> bool:
 
 
 def _resume(overrides: list[str]) -> int:
-    given = [text for text in overrides if not _resumes(text)]
-    if given or len(overrides) > 1:
+    named, given = [], []
+    changes: dict[str, str] = {}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in ELSEWHERE:
+            changes[key] = value
+        else:
+            (named if _resumes(text) else given).append(text)
+    if given or len(named) > 1:
         raise UserError(
-            "resume=RUN_DIR goes on with the settings in RUN_DIR/config.yaml; "
-            f"leave out: {' '.join(given or overrides[1:])}"
+            "resume=RUN_DIR goes on with the settings in RUN_DIR/config.yaml, but for "
+            f"{' and '.join(ELSEWHERE)}; leave out: {' '.join(given or named[1:])}"
         )
-    run_dir = Path(overrides[0].partition("=")[2].strip("'\"")).absolute()
-    return _closing(_interruptible(resumed(run_dir), run_dir))
+    run_dir = Path(named[0].partition("=")[2].strip("'\"")).absolute()
+    return _closing(_interruptible(resumed(run_dir, changes), run_dir))
 
 
 def _interruptible(config: Config, run_dir: Path) -> Outcome:
@@ -156,6 +165,11 @@ def _ended_by(error: KeyboardInterrupt) -> tuple[str, int]:
 
 
 def _interruptible_sweep(hydra: Hydra, overrides: list[str]) -> int:
+    if (outside := started_outside()) is not None and outside.size > 1:
+        raise UserError(
+            f"{outside.size} processes were started for one sweep; start it once, with "
+            "trainer.devices=N, which starts those of each point"
+        )
     try:
         return sweep(hydra, overrides)
     except KeyboardInterrupt as error:

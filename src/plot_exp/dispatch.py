@@ -7,18 +7,22 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import yaml
+
 from plot_exp.config.combinations import check
 from plot_exp.config.limits import apply_limits
+from plot_exp.config.problems import validated
 from plot_exp.config.schema import Config, load
 from plot_exp.disk import full_disk, is_full
 from plot_exp.errors import PausedError, RunError, UserError
 from plot_exp.files import prepare_folder
 from plot_exp.interruption import watching
-from plot_exp.processes.ranks import is_shared, settled
+from plot_exp.processes.ranks import is_shared, settled, speaks
 from plot_exp.processes.session import EndedError, current
 from plot_exp.redaction import redact
 
@@ -36,6 +40,9 @@ INCIDENTAL = (
     "export.",
     "limits.",
 )
+
+# What a resumed run may change: where it goes on.
+ELSEWHERE = ("trainer.devices", "trainer.nodes")
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -125,8 +132,11 @@ def _run(config: Config, run_dir: Path) -> Outcome:
         remove_empty(made)
 
 
-def resumed(run_dir: Path) -> Config:
+def resumed(run_dir: Path, changes: Mapping[str, str] | None = None) -> Config:
     """The configuration of an earlier run, set to go on.
+
+    Args:
+        changes: of `ELSEWHERE`, as they stand on the command line.
 
     Raises:
         UserError: the directory holds no run, or its configuration no longer fits.
@@ -136,6 +146,12 @@ def resumed(run_dir: Path) -> Config:
     if not (run_dir / "config.yaml").is_file():
         raise UserError(f"resume={run_dir}: no run began there, it has no config.yaml")
     config = load(run_dir / "config.yaml").model_copy(update={"resume": str(run_dir)})
+    if changes:
+        plain = config.plain()
+        for key, value in changes.items():
+            section, _, name = key.partition(".")
+            plain[section][name] = yaml.safe_load(value)
+        config = validated(Config, plain, source=" ".join(map("=".join, changes.items())))
     if config.task != "train":
         raise UserError(f"resume={run_dir}: this was task={config.task}; only training is resumed")
     check(config)
@@ -236,5 +252,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 
 def complain(message: str) -> None:
-    """Say on stderr what is wrong."""
+    """Say on stderr what is wrong; of several processes that were started alike one does."""
+    if not speaks():
+        return
     print(f"error: {redact(message)}", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from plot_exp.config.problems import validated
 from plot_exp.config.schema import Config
 from plot_exp.dispatch import run
+from plot_exp.errors import RunError
 
 
 def main() -> int:
@@ -25,7 +26,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.load(sys.stdin)
     config = validated(Config, told["config"], source="the run's first process")
-    return run(config, Path(told["run_dir"])).exit_code
+    try:
+        return run(config, Path(told["run_dir"])).exit_code
+    except KeyboardInterrupt:
+        return RunError.exit_code
 
 
 if __name__ == "__main__":

@@ -298,19 +298,23 @@ class Measurer:
 
 
 def write_measured(
-    run_dir: Path, measurer: Measurer, before: Measurement, after: Measurement
+    run_dir: Path | None, measurer: Measurer, before: Measurement, after: Measurement
 ) -> dict[str, float]:
     """Writes the answers side by side and the preference distribution.
+
+    Args:
+        run_dir: None writes nothing: every process of a run has to ask, for what it takes of
+            models in parts.
 
     Returns:
         The numbers for metrics.json, those from before training under `base/`.
     """
-    if after.answers.sources:
+    distribution = measurer.preference_distribution(before, after)
+    if after.answers.sources and run_dir is not None:
         rows = sample_rows(before.answers, after.answers)
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         write_text(run_dir / "samples.jsonl", "\n".join(lines) + "\n")
-    distribution = measurer.preference_distribution(before, after)
-    if distribution:
+    if distribution and run_dir is not None:
         write_json(run_dir / "preference_distribution.json", distribution)
     return after.metrics | {f"base/{key}": value for key, value in before.metrics.items()}
 

@@ -85,10 +85,11 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
         trained = _fit(config, run_dir, opened, measurer, tracker, checkpoint)
         with autocast(config.trainer, policy.device):
             after = measurer.measure(policy)
+        written_to = run_dir if devices.leads else None
+        metrics = trained | write_measured(written_to, measurer, before, after)
         whole = devices.in_one_piece(policy)
         if whole is None or tracker is None:
             return {}
-        metrics = trained | write_measured(run_dir, measurer, before, after)
         export_model(
             whole,
             prepared.start.tokeniser,
