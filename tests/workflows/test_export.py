@@ -77,7 +77,13 @@ def test_task_export_repeats_the_runs_model(quick_run, run_cli, tmp_path):
     expected = load_file(run / "model" / "model.safetensors")
     shutil.rmtree(run / "model")
     done = run_cli(
-        ["task=export", "run=run", f"cache_dir={quick_run.parent}/outputs/cache"], tmp_path
+        [
+            "task=export",
+            "run=run",
+            "export.path=run/model",
+            f"cache_dir={quick_run.parent}/outputs/cache",
+        ],
+        tmp_path,
     )
     assert done.returncode == 0, done.stderr
     found = load_file(run / "model" / "model.safetensors")

@@ -30,6 +30,7 @@ KEYS = {
     "optimizer.lr": "the peak learning rate",
     "resume": "a run directory to go on with, used alone",
     "run, runs": "what task=evaluate, export and report look at",
+    "export.path": "the folder that task=export writes; export.push_to=OWNER/NAME for the hub",
     "output_dir, cache_dir": "where runs go, and what they share",
 }
 

@@ -245,7 +245,8 @@ def _of_run(config: Config, folder: Path) -> Config:
     if not (folder / "model" / "config.json").is_file():
         raise UserError(
             f"run={folder}: it has no model/ folder; finish it with resume={folder}, or write the "
-            f"model of its last checkpoint with task=export run={folder}"
+            f"model of its last checkpoint with task=export run={folder} "
+            f"export.path={folder / 'model'}"
         )
     return load(folder / "config.yaml").model_copy(update={"eval": config.eval})
 
