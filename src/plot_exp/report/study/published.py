@@ -70,6 +70,8 @@ def table(groups: Sequence[Group]) -> StudyTable | None:
 
 def _rows(figure: Figure, groups: Sequence[Group]) -> Iterator[list[Cell]]:
     for loss, value in figure.values.items():
+        if loss == figure.relative:
+            continue
         alike = [group for group in groups if group.loss == loss]
         measured = [(group, own) for group in alike if (own := _own(figure, group, groups))]
         published = Cell(number(value), numbers={"value": value})
