@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from plot_exp.config.schema import OptimizerConfig, TrainerConfig
 from plot_exp.data.collate import Batch
@@ -20,7 +21,7 @@ from plot_exp.losses.composite import Composite
 from plot_exp.models.parts import whole
 from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
-from plot_exp.training.average import averaged, swap_average
+from plot_exp.training.average import averaged, named_averages, swap_average
 from plot_exp.training.coupling import Outcome, accumulate
 from plot_exp.training.finite import FiniteWatch, SkippedInARow, at_fault, too_many
 from plot_exp.training.gradients import (
@@ -321,8 +322,11 @@ class PreferenceModule(pl.LightningModule):
             metrics |= meter.metrics(self.composite.vanilla)
         return metrics
 
-    def on_train_end(self) -> None:
-        """Leaves the average in the weights' place, where one is kept; checkpoints have both."""
+    def on_fit_end(self) -> None:
+        """Leaves the average in the weights' place, where one is kept; checkpoints have both.
+
+        Called too where a resumed run has no step left, unlike `on_train_end`.
+        """
         swap_average(self.optimizers().optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,6 +337,10 @@ class PreferenceModule(pl.LightningModule):
         self._read_faults()
         for name in frozen_names(self.policy):
             checkpoint["state_dict"].pop(f"policy.{name}", None)
+        averages = named_averages(self.policy, self.optimizers().optimizer)
+        if averages and not any(isinstance(one, DTensor) for one in averages.values()):
+            # The tensors of the optimizer's state, which are written once.
+            checkpoint["averages"] = {f"policy.{name}": one for name, one in averages.items()}
         checkpoint["completed_steps"] = self.completed_steps
         checkpoint["skipped_steps"] = self.skipped_steps
         checkpoint["gradient_shares"] = {name: share.state() for name, share in self.shares.items()}

@@ -29,9 +29,12 @@ from plot_exp.files import unwritable
 from plot_exp.models.policy import frozen_names
 from plot_exp.processes.ranks import Ranks
 from plot_exp.processes.session import current
+from plot_exp.training.average import KEY
 
 # What Lightning writes beside the parts: everything that is neither weights nor moments.
 FACTS = "meta.pt"
+# What stands before the name of a weight where the parts hold its moments, and its average.
+MOMENTS = "optimizer_0.state."
 
 
 class RunProcesses(ClusterEnvironment):
@@ -185,11 +188,14 @@ def in_parts(path: Path) -> bool:
 def weights_of(checkpoint: Path) -> dict[str, Tensor]:
     """The trained weights in a checkpoint, in one piece on the CPU, by their names in the policy.
 
+    Where an average of them is kept (`optimizer.ema`), it is what they are.
+
     Raises:
         OSError: it cannot be read.
     """
     if not in_parts(checkpoint):
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = content["state_dict"] | content.get("averages", {})
     else:
         state = _joined(checkpoint)
     return {
@@ -204,10 +210,20 @@ def _joined(checkpoint: Path) -> dict[str, Tensor]:
     empty = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith("state_dict.policy.") and isinstance(entry, TensorStorageMetadata)
+        if name.startswith(("state_dict.policy.", MOMENTS)) and _of_weights(name, entry)
     }
     parts.load(empty, storage_reader=reader, no_dist=True)
-    return {name.removeprefix("state_dict."): value for name, value in empty.items()}
+    # An average comes behind the weights that it stands for.
+    return {
+        name.removeprefix("state_dict.").removeprefix(MOMENTS).removesuffix(f".{KEY}"): value
+        for name, value in sorted(empty.items(), key=lambda one: one[0].startswith(MOMENTS))
+    }
+
+
+def _of_weights(name: str, entry: Any) -> bool:
+    if not isinstance(entry, TensorStorageMetadata):
+        return False
+    return not name.startswith(MOMENTS) or name.endswith(f".{KEY}")
 
 
 def _unwritten(place: Path, error: BaseException) -> RunError:
