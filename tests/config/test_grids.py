@@ -24,7 +24,7 @@ def points_of(*overrides: str) -> list[set[str]]:
 def test_the_union_of_grids_is_crossed_with_seeds_and_has_no_point_twice() -> None:
     found = points_of("sweep=alpha")
     settings = [{"loss=dpo"}]
-    for alpha in ("0.01", "0.03", "0.1", "0.3", "1", "3", "10"):
+    for alpha in ("0.1", "0.3", "1", "3", "10"):
         settings.append({"loss=dpo+plot", f"loss.plot.alpha={alpha}"})
         settings.append({"loss=dpo+deft", f"loss.deft.weight={alpha}"})
     expected = [
