@@ -66,6 +66,7 @@ MISTAKES = [
     ("dataset=jsonl", ["dataset.path=FILE"]),
     ("dataset=gsm8k dataset.rejected=none loss=aot_unpaired", ["'aot_unpaired'", "gsm8k has none"]),
     ("loss=plot loss.plot.gradient_share=0.1", ["gradient_share=0.1", "loss=dpo+plot"]),
+    ("loss=emo loss.emo.gradient_share=0.3", ["gradient_share=0.3", "loss=dpo+emo"]),
     ("loss.plot.gradient_share=0.1 loss.plot.alpha=0", ["loss.plot.alpha=0", "positive"]),
     ("loss.plot.cost_shape=power", ["cost_shape=power", "transport=line", "transport=dual"]),
     (

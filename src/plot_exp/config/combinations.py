@@ -98,10 +98,11 @@ def _gradient_share_has_two_sides(config: Config) -> Iterator[str]:
         if share is None:
             continue
         key = f"loss.{term}.gradient_share={share:g}"
-        if not others:
+        if not others or others[0] == term:
             yield (
                 f"{key}: a share of another term's gradient, and loss={'+'.join(config.loss)} has "
-                f"none that is trained for itself; write loss=dpo+{term}, say, or leave it out"
+                "none before it that is trained for itself; "
+                f"write loss=dpo+{term}, say, or leave it out"
             )
         elif getattr(section, "weight", None) == 0:
             factor = "alpha" if term == "plot" else "weight"
