@@ -146,6 +146,27 @@ def test_unreachable_wandb_is_logged_offline(
     assert fake.calls.count("log") == 4
 
 
+def test_a_run_that_loses_wandb_goes_on_offline_from_its_first_step(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The table fails: the step before it is logged again, and what comes after it too."""
+    fake = Failing("Table")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    kept = tmp_path / "wandb" / "offline-run-1-abc" / "run-abc.wandb"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    run_through(Tracker(tmp_path, config(), resume_step=None), tmp_path)
+    assert fake.modes == ["online", "offline"]
+    # Step 1, step 1 again, the picture, step 2.
+    assert fake.calls.count("log") == 4
+    assert "goes on offline" in caplog.text
+    assert f"send what is kept with: wandb sync {kept.parent}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["csv", "none"])
 def test_wandb_is_not_imported_unless_asked_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -246,8 +267,6 @@ def test_an_offline_run_holds_config_metrics_and_artifacts_but_no_key(
         for config_record in configs
         for update in config_record.update
     }
-    if not logged:
-        pytest.skip("W&B's own service left the settings out of this offline file")
     assert {key: value for key, value in logged.items() if key != "_wandb"} == wanted.plain()
     history = [
         {
@@ -264,6 +283,56 @@ def test_an_offline_run_holds_config_metrics_and_artifacts_but_no_key(
     assert {"dataset", "model"} <= kinds
     for written in tmp_path.rglob("*"):
         assert not written.is_file() or KEY.encode() not in written.read_bytes()
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from plot_exp.config.losses import DPOConfig
+from plot_exp.config.schema import Config
+from plot_exp.tracking import Tracker
+config = Config.model_validate(
+    {"loss": {"dpo": DPOConfig()}, "cache_dir": "cache", "logger": {"mode": "offline"}}
+)
+tracker = Tracker(Path(sys.argv[1]), config, resume_step=None)
+for step in range(1, 5):
+    tracker.log({"train/loss": 1 / step}, step)
+listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+for row in listed.stdout.splitlines():
+    number, parent, arguments = row.split(maxsplit=2)
+    if int(parent) == os.getpid() and "wandb" in arguments:
+        os.kill(int(number), signal.SIGKILL)
+        print("killed")
+for step in range(5, 200):
+    tracker.log({"train/loss": 1 / step}, step)
+tracker.summary({"val/loss": 0.5})
+tracker.close(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_service_that_is_killed_costs_nothing_but_a_sentence(tmp_path: Path) -> None:
+    """The run goes on, and what can be sent later holds every step from the first one on."""
+    pytest.importorskip("wandb")
+    environment = {**os.environ, "WANDB_API_KEY": KEY}
+    environment.pop("WANDB_SERVICE", None)
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "killed" in done.stdout
+    assert done.stderr.count("W&B is lost, and this run goes on offline") == 1
+    assert "Traceback" not in done.stderr
+    assert len(rows(tmp_path / "metrics.csv")) == 199
+    (said,) = [line for line in done.stdout.splitlines() if "W&B was lost" in line]
+    (file,) = Path(said.partition("wandb sync ")[2]).glob("run-*.wandb")
+    steps = [
+        int(item.value_json)
+        for record in wandb_records(file)
+        if record.WhichOneof("record_type") == "history"
+        for item in record.history.item
+        if "step" in (item.key, *item.nested_key)
+    ]
+    assert steps == list(range(1, 200))
 
 
 UNREACHABLE = """

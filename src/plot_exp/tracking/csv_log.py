@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class CsvLog:
         else:
             self._rows[step] = values
             self._append(step)
+
+    def rows(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Every step with what was measured in it, in order."""
+        for step, row in self._rows.items():
+            yield step, {name: float(value) for name, value in row.items()}
 
     def _append(self, step: int) -> None:
         try:

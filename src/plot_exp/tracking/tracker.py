@@ -14,8 +14,9 @@ from plot_exp.tracking.wandb_log import WandbLog
 class Tracker:
     """Writes to `metrics.csv` always, and to W&B with `logger=wandb`.
 
-    On several devices only the first process makes one. W&B never raises from here: its first
-    failure is said once and switches it off. A disk that cannot be written does raise.
+    On several devices only the first process makes one. W&B never raises from here: where it is
+    lost, that is said once, and what `metrics.csv` holds goes into a run that can be sent later. A
+    disk that cannot be written does raise.
 
     Args:
         run_dir: the run's folder, which exists.
@@ -28,7 +29,8 @@ class Tracker:
 
     def __init__(self, run_dir: Path, config: Config, *, resume_step: int | None) -> None:
         self._csv = CsvLog(run_dir / "metrics.csv", resume_step=resume_step)
-        self._wandb = WandbLog(run_dir, config) if config.logger.name == "wandb" else None
+        wanted = config.logger.name == "wandb"
+        self._wandb = WandbLog(run_dir, config, self._csv.rows) if wanted else None
 
     @property
     def where(self) -> str | None:

@@ -7,7 +7,7 @@ import netrc
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,12 @@ from plot_exp.config.schema import Config
 from plot_exp.errors import RunError
 from plot_exp.files import write_text
 from plot_exp.redaction import redact
+from plot_exp.tracking.address import keep_address
 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
+History = Callable[[], Iterable[tuple[int, Mapping[str, float]]]]
 
 # The public service answers under both names; which one is the default depends on its version.
 PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
@@ -72,10 +74,18 @@ class WandbLog:
 
     The run's id stays in `run_dir/wandb_id.txt`, so that a resumed run continues the same W&B run.
     Steps between the checkpoint and a kill are sent a second time, with the same values: every
-    chart is drawn over `step`.
+    chart is drawn over `step`. Where W&B fails in the middle of a run, its service's death
+    included, the run is begun again offline from `history`; a second failure switches it off.
+
+    Args:
+        run_dir: of the run.
+        config: of the run; W&B gets it in full.
+        history: gives every step so far with its scalars.
     """
 
-    def __init__(self, run_dir: Path, config: Config) -> None:
+    def __init__(self, run_dir: Path, config: Config, history: History = tuple) -> None:
+        self._config, self._history = config, history
+        self._lost = False
         self._run: Any = None
         self._wandb: Any = None
         self._folder = run_dir
@@ -91,8 +101,7 @@ class WandbLog:
             return None
         if self._mode == "online":
             return str(getattr(self._run, "url", None) or "W&B, online")
-        offline = sorted((self._folder / "wandb").glob("offline-run-*"))
-        return f"wandb sync {offline[-1]}" if offline else None
+        return self._how_to_send()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs scalars over `step`."""
@@ -141,9 +150,17 @@ class WandbLog:
         self._attempt("summary", lambda run: run.summary.update(dict(metrics)))
 
     def close(self, exit_code: int) -> None:
-        """Ends the run."""
+        """Ends the run; says how to send what W&B has not got, where it was lost on the way."""
+        ended = self._run is not None
         self._attempt("finish", lambda run: run.finish(exit_code=exit_code))
         self._run = None
+        if ended:
+            # `finish` does not wait for W&B's own process, which still writes the run's file.
+            self._end_service()
+        how = self._how_to_send() if self._lost else None
+        if how is not None:
+            print(f"W&B was lost during this run; send what is kept with: {how}", flush=True)
+        self._lost = False
 
     def _attempt(self, what: str, send: Callable[[Any], None]) -> None:
         if self._run is None:
@@ -151,14 +168,36 @@ class WandbLog:
         try:
             send(self._run)
         except Exception as error:
-            self._run = None
+            before, self._lost, self._run = self._lost, True, None
+            self._end_service()
+            again = not before and what != "finish" and self._begin_again()
             logger.warning(
-                "W&B is off for the rest of this run (%s failed: %s); the files in %s are complete "
-                "without it",
+                "%s (%s failed: %s); the files in %s are complete without it",
+                "W&B is lost, and this run goes on offline"
+                if again
+                else "W&B is off for the rest of this run",
                 what,
                 _brief(error),
                 self._folder,
             )
+
+    def _begin_again(self) -> bool:
+        """Begins the same run anew, offline, with all that was logged so far."""
+        try:
+            run = self._init(self._config, "offline", self._run_id())
+            for step, metrics in self._history():
+                run.log({**metrics, "step": step})
+        except Exception:
+            self._end_service()
+            return False
+        self._run, self._mode = run, "offline"
+        return True
+
+    def _how_to_send(self) -> str | None:
+        """The command that sends the newest of the run's own files; None where there is none."""
+        files = (self._folder / "wandb").glob("*run-*/run-*.wandb")
+        newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+        return None if newest is None else f"wandb sync {newest.parent}"
 
     def _start(self, config: Config, mode: Mode) -> Any:
         """The W&B run, online or else offline or else None, with one warning in all."""
@@ -174,10 +213,12 @@ class WandbLog:
                 run = self._init(config, attempt, run_id)
             except Exception as error:
                 failures.append(f"{attempt}: {_brief(error)}")
-                self._forget_failed_start()
+                self._end_service()
                 continue
             self._mode = attempt
             self._keep_run_id(run_id)
+            if attempt == "online":
+                keep_address(self._folder, run)
             if failures:
                 logger.warning("W&B cannot be reached (%s): logging offline", failures[0])
             return run
@@ -189,7 +230,10 @@ class WandbLog:
 
         self._wandb = wandb
         if getattr(self._wandb, "run", None) is not None:
-            self._wandb.run.finish()
+            # One whose service is dead cannot be finished, and would be taken for the new one.
+            with suppress(Exception):
+                self._wandb.run.finish()
+            self._wandb.run = None
         run = self._wandb.init(
             project=config.logger.project,
             entity=config.logger.entity,
@@ -206,8 +250,8 @@ class WandbLog:
         run.define_metric("*", step_metric="step")
         return run
 
-    def _forget_failed_start(self) -> None:
-        """Ends W&B's own process, which would else hold the run's id as in use."""
+    def _end_service(self) -> None:
+        """Ends W&B's own process once it has written; it would else hold the run's id as in use."""
         with suppress(Exception, SystemExit):
             self._wandb.teardown()
 
@@ -230,6 +274,7 @@ def _settings(wandb: Any) -> Any:
     wanted = {
         "init_timeout": INIT_SECONDS,
         "finish_timeout": FINISH_SECONDS,
+        "finish_timeout_raises": True,
         "login_timeout": INIT_SECONDS,
         "silent": True,
         "console": "off",
