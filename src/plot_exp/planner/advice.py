@@ -90,11 +90,10 @@ def _changes(config: Config, plan: Plan) -> Iterator[Change]:
 
 
 def _smaller_states(config: Config) -> Iterator[Change]:
-    """Moments in eight bits, where the run's optimizer is known in that form."""
-    names = getattr(type(config.optimizer), "model_fields", {})
-    if "name" in names and getattr(config.optimizer, "name", "") == "adamw":
-        why = "moments rounded to eight bits"
-        yield _set(config, "optimizer", "name", "adamw_8bit", why)
+    """Moments in eight bits."""
+    if not config.optimizer.eight_bit:
+        why = "moments rounded to eight bits, through bitsandbytes"
+        yield _set(config, "optimizer", "eight_bit", True, why)
 
 
 def _can_cache(config: Config) -> bool:

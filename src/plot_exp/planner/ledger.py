@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 Bytes = Counter[str]
+# Parts whose copies in another precision are autocast's.
+STORED = ("weights", "weights in four bits")
 
 
 @dataclass
@@ -158,7 +160,7 @@ class _Booking(TorchDispatchMode):
         else:
             found = func(*args, **kwargs)
         part = None
-        if func is torch.ops.aten._to_copy.default and self.ledger.part_of(args[0]) == "weights":
+        if func is torch.ops.aten._to_copy.default and self.ledger.part_of(args[0]) in STORED:
             part = "autocast copies"
         for one in tree_leaves(found):
             if isinstance(one, Tensor):

@@ -92,6 +92,7 @@ def make_plan(config: Config, data: Data, shape: Any = None) -> Plan:
         UserError: the model's shape is not known here.
     """
     devices = devices_of(config)
+    config = _settled(config, devices)
     shape = model_shape(config) if shape is None else shape
     layout, notes = planned_layout(config, shape, devices, data)
     weights, trained, vocab_size = _counted(config, shape)
@@ -117,6 +118,16 @@ def make_plan(config: Config, data: Data, shape: Any = None) -> Plan:
         _flops_a_step(config, highest, load, layout),
         speed_of(config, devices.kind),
         (*notes, f"reference: {why}", f"lengths: {data.source}"),
+    )
+
+
+def _settled(config: Config, devices: Devices) -> Config:
+    """With the precision that `auto` takes there."""
+    if config.trainer.precision != "auto":
+        return config
+    precision = "bf16-mixed" if devices.kind == "cuda" else "32-true"
+    return config.model_copy(
+        update={"trainer": config.trainer.model_copy(update={"precision": precision})}
     )
 
 

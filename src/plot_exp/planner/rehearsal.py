@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from plot_exp.config.schema import Config
+from plot_exp.config.schema import Config, OptimizerConfig
 from plot_exp.data.collate import Batch, collate
 from plot_exp.data.packing import Layout
 from plot_exp.losses.composite import Composite
@@ -25,9 +25,9 @@ from plot_exp.planner.batches import Items
 from plot_exp.planner.devices import Devices
 from plot_exp.planner.ledger import Gathered, Ledger, rehearsing
 from plot_exp.planner.shape import build_policy, layers_of
+from plot_exp.planner.states import FOUR_BITS, make_states
 from plot_exp.planner.terms import build_terms
 from plot_exp.training.gradients import TermGradientMeter
-from plot_exp.training.optimizer import build_optimizer
 from plot_exp.training.world import BUCKET, World
 from plot_exp.workflows.device import autocast
 
@@ -97,10 +97,10 @@ class _Module(PreferenceModule):
 
     def attach(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._own = build_optimizer(self.policy.trainable(), self.optimizer_settings)
+        self._own = torch.optim.AdamW(self.policy.trainable())
 
     def optimizers(self, *_: Any, **__: Any) -> Any:
-        return _Optimizer(self._own, self.ledger)
+        return _Optimizer(self._own, self.ledger, self.optimizer_settings)
 
     def lr_schedulers(self) -> Any:
         return _Nothing()
@@ -151,8 +151,10 @@ class _Nothing:
 class _Optimizer:
     """What the module asks of Lightning's optimizer; its step makes the states and no more."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, ledger: Ledger) -> None:
-        self.optimizer, self.ledger = optimizer, ledger
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, ledger: Ledger, settings: OptimizerConfig
+    ) -> None:
+        self.optimizer, self.ledger, self.settings = optimizer, ledger, settings
         self.param_groups = optimizer.param_groups
 
     def zero_grad(self) -> None:
@@ -160,18 +162,8 @@ class _Optimizer:
 
     def step(self) -> None:
         self.ledger.enter("optimizer", "optimizer")
-        make_states(self.optimizer)
+        make_states(self.optimizer, self.settings)
         self.ledger.enter("after the optimizer", "activations")
-
-
-def make_states(optimizer: torch.optim.Optimizer) -> None:
-    """AdamW's two moments of every weight, in the precision that its step gives them."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state = optimizer.state[parameter]
-            if not state:
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
 
 
 def rehearse(scene: Scene) -> Ledger:
@@ -188,7 +180,7 @@ def rehearse(scene: Scene) -> Ledger:
         module = _module(scene, policy, reference, composite, ledger)
         if scene.moments:
             with ledger.booking("optimizer"):
-                make_states(module._own)
+                make_states(module._own, scene.config.optimizer)
         policy.train()
         if scene.config.trainer.activation_checkpointing:
             policy.checkpoint_activations()
@@ -300,6 +292,8 @@ def _set_up(scene: Scene, ledger: Ledger) -> tuple[Policy, Reference | None, Com
     config = scene.config
     with ledger.booking("weights"):
         policy = build_policy(config, scene.shape)
+    if config.model.lora.quantised is not None:
+        _in_four_bits(policy, ledger)
     reference: Any = KnownScores()
     if scene.form == "adapter_off":
         reference = PolicyStart(policy)
@@ -313,6 +307,16 @@ def _set_up(scene: Scene, ledger: Ledger) -> tuple[Policy, Reference | None, Com
             if isinstance(one, Tensor):
                 ledger.book(one, "loss terms")
     return policy, reference, composite
+
+
+def _in_four_bits(policy: Policy, ledger: Ledger) -> None:
+    """Books frozen linear layers of the decoder at the size that NF4 gives them."""
+    head = policy.model.get_output_embeddings()
+    for layer in policy.model.modules():
+        if isinstance(layer, nn.Linear) and layer is not head and not layer.weight.requires_grad:
+            ledger.book(layer.weight, "weights in four bits")
+            share = FOUR_BITS / layer.weight.element_size() * ledger.shares.get("weights", 1.0)
+            ledger.shares["weights in four bits"] = share
 
 
 @contextmanager

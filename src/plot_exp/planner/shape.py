@@ -95,7 +95,8 @@ def build_policy(config: Config, shape: Any, *, adapted: bool = True) -> Policy:
         )
         set_dropout(model, config.trainer.dropout)
         if adapted:
-            put_adapter(model, settings, config.seed)
+            lora = settings.lora.model_copy(update={"quantised": None})
+            put_adapter(model, settings.model_copy(update={"lora": lora}), config.seed)
     _give_room(model)
     return _Unread(model.eval(), config.trainer.head_chunk)
 
