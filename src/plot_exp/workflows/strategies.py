@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from plot_exp.files import unwritable
 from plot_exp.models.policy import frozen_names
 from plot_exp.processes.ranks import Ranks
 from plot_exp.processes.session import current
+from plot_exp.training.plain_parts import PlainPlanner, require_plain
 from plot_exp.training.average import KEY
 
 # What Lightning writes beside the parts: everything that is neither weights nor moments.
@@ -145,10 +147,11 @@ class InParts(ModelParallelStrategy):
             if name not in frozen
         }
         try:
-            parts.load({"state_dict": state}, checkpoint_id=path)
+            require_plain(path)
+            parts.load({"state_dict": state}, checkpoint_id=path, planner=PlainPlanner())
             (optimizer,) = self.optimizers
             moments = {"optimizer_0": get_optimizer_state_dict(self.model, optimizer)}
-            parts.load(moments, checkpoint_id=path)
+            parts.load(moments, checkpoint_id=path, planner=PlainPlanner())
         except parts.CheckpointException as error:
             raise RunError(f"the checkpoint does not fit the model: {_first(error)}") from error
         loosely = StateDictOptions(strict=False)
@@ -206,13 +209,17 @@ def weights_of(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _joined(checkpoint: Path) -> dict[str, Tensor]:
+    require_plain(checkpoint)
     reader = parts.FileSystemReader(checkpoint)
     empty = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if name.startswith(("state_dict.policy.", MOMENTS)) and _of_weights(name, entry)
     }
-    parts.load(empty, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        # That one process reads alone is what is meant.
+        warnings.filterwarnings("ignore", message="torch.distributed is")
+        parts.load(empty, storage_reader=reader, planner=PlainPlanner())
     # An average comes behind the weights that it stands for.
     return {
         name.removeprefix("state_dict.").removeprefix(MOMENTS).removesuffix(f".{KEY}"): value
