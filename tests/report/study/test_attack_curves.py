@@ -70,7 +70,7 @@ def test_the_table_recomputes(groups: list[Group]) -> None:
     assert table.header == ["", "before training", "dpo", "dpo+plot"]
     rows = {row[0].text: row[1:] for row in table.rows}
     assert list(rows) == [
-        "Zero-Shot, 1 cases",
+        "Zero-Shot, 1 case",
         "Zero-Shot, 2 cases",
         "GCG, 5 steps",
         "GCG, 10 steps",

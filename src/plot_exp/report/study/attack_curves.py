@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from plot_exp.report.attacks import CURVES, LOOSE, NAMES, Side, points_of, side_of
 from plot_exp.report.contents import Contents
 from plot_exp.report.study.cells import summary_cell
-from plot_exp.report.study.drawing import mean_with_band, saved, shared_legend
+from plot_exp.report.study.drawing import BEFORE, mean_with_band, saved, shared_legend
 from plot_exp.report.study.groups import Group
 from plot_exp.report.study.statistics import summarise
 from plot_exp.report.study.tables import StudyTable, text_cells
 from plot_exp.report.style import Picture, finish, panels
 
-KINDS = {"over_cases": "cases", "over_steps": "steps"}
+KINDS = {"over_cases": "case", "over_steps": "step"}
 START = "before training"
 OWN_ATTACKER = "the attacked model itself"
 
@@ -61,10 +61,10 @@ def draw(groups: Sequence[Group], folder: Path) -> Iterator[Picture]:
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = panels(rows, columns, width=3.1 * columns + 0.5, height=2.9)
-    order = {START: 0} | {group.label: place + 1 for place, group in enumerate(groups)}
+    order = {group.label: place for place, group in enumerate(groups)}
     for axis, (attack, kind, found) in zip(axes, shown, strict=False):
         for curve in found:
-            mean_with_band(axis, curve.points, curve.label, order[curve.label])
+            mean_with_band(axis, curve.points, curve.label, order.get(curve.label, BEFORE))
         axis.set_ylim(-0.04, 1.04)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         finish(axis, NAMES[attack], "success rate", CURVES[kind][1], legend=False)
@@ -91,7 +91,7 @@ def table(groups: Sequence[Group]) -> StudyTable | None:
         for place in sorted({at for points in by_label.values() for at in points}):
             values = [by_label.get(label, {}).get(place) for label in labels]
             cells = [summary_cell(summarise(one) if one else None) for one in values]
-            name = f"{NAMES[attack]}, {place:g} {KINDS[kind]}"
+            name = f"{NAMES[attack]}, {place:g} {KINDS[kind]}{'s' if place > 1 else ''}"
             rows.append([*text_cells([name]), *cells])
     if not rows:
         return None

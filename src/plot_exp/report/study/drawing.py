@@ -18,6 +18,8 @@ MARKERS = "osD^vP*X"
 WIDE = 10
 LONGEST_LEGEND_ROW = 110
 LONGEST_LABEL = 44
+# In place of a setting's number: the start, in grey.
+BEFORE = -1
 
 # A place on the x axis, and the values that single seeds have there.
 Point = tuple[float, Sequence[float]]
@@ -25,6 +27,8 @@ Point = tuple[float, Sequence[float]]
 
 def look(index: int) -> dict[str, Any]:
     """Colour, line and marker of the `index`-th setting: told apart in print without colour."""
+    if index == BEFORE:
+        return {"color": GREY, "linestyle": ":", "marker": "x", "markersize": 4.5}
     return {
         "color": PALETTE[index % len(PALETTE)],
         "linestyle": LINES[index % len(LINES)],
@@ -43,7 +47,7 @@ def mean_with_band(axis: Any, points: Sequence[Point], label: str, index: int) -
     if all(summary.low is not None for _, summary in found):
         low = [float(summary.low or 0.0) for _, summary in found]
         high = [float(summary.high or 0.0) for _, summary in found]
-        color = PALETTE[index % len(PALETTE)]
+        color = look(index)["color"]
         axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
 
 

@@ -54,7 +54,7 @@ def _comparison(
     height = 1.2 + 0.2 * lines + 0.05 * len(groups)
     figure, axes = panels(rows, columns, width=9.5, height=height)
     for place, (axis, measure) in enumerate(zip(axes, measures, strict=False)):
-        _dots(axis, groups, measure, named=place % columns == 0)
+        _dots(axis, groups, measure, named=place % columns == 0, width=72 // columns)
     for axis in axes[len(measures) :]:
         axis.remove()
     yield saved(
@@ -66,7 +66,7 @@ def _comparison(
     )
 
 
-def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool) -> None:
+def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool, width: int) -> None:
     for place, group in enumerate(groups):
         values = list(group.values(measure.key, measure.category).values())
         if not values:
@@ -74,7 +74,7 @@ def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool) 
         summary = summarise(values)
         with_plot = "plot" in group.loss.split("+")
         color = PALETTE[0] if with_plot else PALETTE[1]
-        axis.plot(values, [place] * len(values), ".", color=GREY, markersize=4)
+        axis.plot(values, [place + 0.25] * len(values), ".", color=GREY, markersize=4)
         if summary.low is not None and summary.high is not None:
             axis.plot([summary.low, summary.high], [place, place], "-", color=color, linewidth=2)
         axis.plot([summary.mean], [place], "o" if with_plot else "s", color=color, markersize=6)
@@ -84,7 +84,7 @@ def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool) 
     scale(axis.xaxis, [v for group in groups for v in group.values(measure.key).values()])
     axis.set_yticks(range(len(groups)), [wrapped(group.label) if named else "" for group in groups])
     axis.set_ylim(len(groups) - 0.5, -0.5)
-    finish(axis, title(measure, 24), "", "")
+    finish(axis, title(measure, width), "", "")
 
 
 def _curves(groups: Sequence[Group], folder: Path) -> Iterator[Picture]:

@@ -60,7 +60,9 @@ class Group:
         found = {}
         for seed, run in self.runs.items():
             measure = self.measures_of(seed, run).get((key, category))
-            estimate = measure and (measure.before if base else measure.after)
+            if measure is None:
+                continue
+            estimate = measure.before if base else measure.after
             if estimate is not None:
                 found[seed] = estimate.value
         return found

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from plot_exp.report.study.tables import StudyTable
+from plot_exp.report.study.tables import Cell, StudyTable
 from plot_exp.report.style import Picture
 
+LONGEST_LINE = 40
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
        color: #111; background: #fff; }
@@ -20,6 +21,7 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid #ddd; text-align: right;
          white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; border-bottom: 2px solid #111; }
 th:first-child, td:first-child { text-align: left; }
+td.words { white-space: normal; text-align: left; min-width: 14rem; }
 img { max-width: 100%; height: auto; }
 .note { color: #444; font-size: 13px; max-width: 50rem; }
 @media print { body { margin: 0; max-width: none; } .scroll { overflow: visible; } }
@@ -64,11 +66,7 @@ def _table(table: StudyTable) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
     rows = []
     for row in table.rows:
-        cells = [
-            f"<td><b>{escape(cell.text)}</b></td>" if cell.bold else f"<td>{escape(cell.text)}</td>"
-            for cell in row
-        ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        rows.append(f"<tr>{''.join(map(_cell, row))}</tr>")
     return (
         f'<h2>{escape(table.title)}</h2>\n<div class="scroll"><table>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n"
@@ -76,3 +74,10 @@ def _table(table: StudyTable) -> str:
         + "\n</tbody></table></div>\n"
         f'<p class="note">{escape(table.note)}</p>'
     )
+
+
+def _cell(cell: Cell) -> str:
+    """Numbers stay on one line, sentences do not."""
+    start = '<td class="words">' if len(cell.text) > LONGEST_LINE and not cell.numbers else "<td>"
+    text = escape(cell.text)
+    return f"{start}<b>{text}</b></td>" if cell.bold else f"{start}{text}</td>"

@@ -21,7 +21,8 @@ NOTE = (
     "Published numbers are of another model, other data and other code than these runs: they show "
     "what was claimed, and neither confirm nor refute a number here, where PLOT is a "
     "reconstruction. Own numbers: mean ± standard deviation over seeds [95 % bootstrap interval of "
-    "the mean; from three seeds on]."
+    "the mean; from three seeds on]. Own training times are of runs as they came: where runs "
+    "shared a machine, these say little."
 )
 
 
