@@ -23,6 +23,7 @@ KEEP = [
     "trainer.keep.best=val/loss",
     "trainer.keep.mode=min",
     "trainer.export_checkpoint=best",
+    "optimizer.ema=0.8",
 ]
 KILLS = 12
 
