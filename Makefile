@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 ARGS ?=
 # One test process a core; a file's tests stay together, since they share what they set up.
 WORKERS ?= -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint format types clean
+.PHONY: help demo test test-quick test-oldest lint format types clean
 
 help: ## this list
 	@echo "plot_exp: preference learning by optimal transport"
@@ -28,6 +29,11 @@ test: $(VENV)/.installed ## every test
 test-quick: $(VENV)/.installed ## the tests that take seconds
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
 
+test-oldest: $(OLDEST)/.installed ## the quick tests and a run on the lowest versions admitted
+	$(OLDEST)/bin/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+	$(OLDEST)/bin/python -m plot_exp experiment=quick output_dir=$(OLDEST)/outputs \
+		cache_dir=$(OLDEST)/cache
+
 lint: $(VENV)/.installed-dev ## style and format, changing nothing
 	$(BIN)/ruff check src tests benchmarks experiments notebooks
 	$(BIN)/ruff format --check src tests benchmarks experiments notebooks
@@ -40,7 +46,7 @@ types: $(VENV)/.installed-dev ## check the types
 	$(BIN)/mypy
 
 clean: ## remove the environment and the tools' caches; runs in outputs/ stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -58,4 +64,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	@touch $@
+
+# On Linux this torch brings CUDA's libraries, 6 GB in all, unless pip's index has its CPU build.
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet -e ".[test-tools]" -c constraints-oldest.txt
 	@touch $@

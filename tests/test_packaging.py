@@ -75,13 +75,36 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     assert pins == {}, "pinned, but nothing asks for it"
 
 
+def test_the_lowest_admitted_versions_are_the_ones_that_are_tested() -> None:
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = [
+        *project["dependencies"],
+        *chain.from_iterable(extras[name] for name in ("exact", "lora", "test-tools")),
+    ]
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    lowest = {}
+    for requirement in map(Requirement, listed):
+        if requirement.name != "plot-exp":
+            (least,) = [one.version for one in requirement.specifier if one.operator == ">="]
+            lowest[requirement.name.lower()] = Version(least)
+    tested = {pin.name.lower(): Version(next(iter(pin.specifier)).version) for pin in pins}
+    assert tested == lowest
+
+
 def test_a_newer_python_and_older_engines_are_allowed() -> None:
     from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ranges = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
     assert "2.11.0" in ranges["torch"]
     assert "5.17.0" in ranges["transformers"]
+    assert "3.12.0" in SpecifierSet(project["requires-python"])
 
 
 def test_make_says_which_python_is_needed(tmp_path: Path) -> None:
