@@ -22,6 +22,7 @@ from plot_exp.ops.scores import Request
 from plot_exp.progress import silent
 from plot_exp.training.passes import seed_device
 from plot_exp.workflows.engine import build_trainer
+from plot_exp.workflows.strategies import weights_of
 
 from coupling_runs import composite, examples
 from scoring_models import tiny_model
@@ -65,12 +66,14 @@ class Trained:
         stop_after: int | None = None,
         checkpoint: Path | None = None,
         infinite: tuple[int, ...] = (),
+        ema: float | None = None,
         **trainer: Any,
     ) -> None:
         model = tiny_model("qwen2").double()
         if adapter is not None:
             add_adapter(model, adapter, seed=0)
         policy = Policy(model)
+        self.started = [parameter.detach().clone() for parameter in policy.trainable()]
         keep = {"log_every": 3, "log_term_gradients": False, "checkpoint_every": 1} | trainer
         settings = TrainerConfig(max_steps=steps, batch_size=4, microbatch_size=2, **keep)
         reference = reference_of(form, policy, folder)
@@ -93,11 +96,15 @@ class Trained:
             reference,
             terms,
             trainer_config=settings,
-            optimizer_config=OptimizerConfig(lr=1e-2, schedule="constant", weight_decay=0.1),
+            optimizer_config=OptimizerConfig(
+                lr=1e-2, schedule="constant", weight_decay=0.1, ema=ema
+            ),
             steps=steps,
             seed=0,
             log=lambda metrics, step: self.logged.setdefault(step, {}).update(metrics),
+            validate=self._note_weights,
         )
+        self.validated: dict[int, list[torch.Tensor]] = {}
         self._make_infinite(next(iter(terms.terms.values())), infinite)
         policy.train()
         build_trainer(settings, folder, stop_after or steps, []).fit(
@@ -106,6 +113,10 @@ class Trained:
             ckpt_path=str(checkpoint) if checkpoint else None,
             weights_only=True,
         )
+
+    def _note_weights(self, step: int) -> dict[str, float]:
+        self.validated[step] = self.weights()
+        return {}
 
     def _make_infinite(self, term: Any, steps: tuple[int, ...]) -> None:
         plain = term.forward
@@ -208,3 +219,30 @@ def test_seeding_the_device_seeds_what_is_drawn() -> None:
     one = torch.rand(3)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(3), one)
+
+
+@pytest.mark.parametrize("adapter", [None, ADAPTER])
+def test_the_average_is_what_is_validated_and_left_and_is_resumed(
+    tmp_path: Path, adapter: LoRAConfig | None
+) -> None:
+    """Training itself goes on from the weights, and the average follows them."""
+    plain = Trained(tmp_path / "plain", adapter=adapter, validate_every=1)
+    whole = Trained(tmp_path / "whole", adapter=adapter, ema=0.6, validate_every=1)
+    expected = whole.started
+    for step in range(1, 6):
+        pairs = zip(expected, plain.validated[step], strict=True)
+        expected = [0.6 * average + 0.4 * weights for average, weights in pairs]
+        for found, right in zip(whole.validated[step], expected, strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    for found, right in zip(whole.weights(), expected, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+
+    Trained(tmp_path / "part", adapter=adapter, ema=0.6, stop_after=2)
+    (checkpoint,) = (tmp_path / "part" / "checkpoints").glob("*.ckpt")
+    kept = weights_of(checkpoint)
+    for name, one in whole.module.policy.named_parameters():
+        if one.requires_grad:
+            place = [id(other) for other in whole.module.policy.trainable()].index(id(one))
+            assert torch.equal(kept[name], whole.validated[2][place])
+    rest = Trained(tmp_path / "rest", adapter=adapter, ema=0.6, checkpoint=checkpoint)
+    assert_same(whole, rest)

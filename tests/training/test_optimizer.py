@@ -158,6 +158,7 @@ def test_without_bitsandbytes_one_sentence_says_so(monkeypatch):
         (["optimizer.ema=0.99", "trainer.precision=bf16-true"], "precision=bf16-true: the"),
         (["optimizer.eight_bit=true", "trainer=fsdp"], "eight_bit=true with trainer=fsdp"),
         (["trainer.compile=true", "trainer=fsdp"], "compile=true with trainer=fsdp"),
+        (["trainer.compile=true", "trainer.dropout=0.1"], "with trainer.dropout=0.1: masks"),
         (["model.lora.quantised=nf4"], "quantised=nf4: quantised weights are not trained"),
         (
             ["model=qwen7b", "model.weights=random", "model.lora={rank:2,export:adapter}"],

@@ -291,6 +291,15 @@ def _weights_can_be_kept_small(config: Config) -> Iterator[str]:
     }.items():
         if asked and sharded:
             yield f"{key} with trainer=fsdp: this has not been made to work; write trainer=ddp"
+    for key, value in {
+        "trainer.dropout": config.trainer.dropout,
+        "model.lora.dropout": lora.dropout,
+    }.items():
+        if config.trainer.compile and value:
+            yield (
+                f"trainer.compile=true with {key}={value}: masks that belong to tokens are drawn "
+                "outside of what is compiled; write one or the other"
+            )
     if config.model.weights == "random" and lora.export == "adapter" and lora.rank is not None:
         yield (
             "model.lora.export=adapter with model.weights=random: the weights beneath are written "

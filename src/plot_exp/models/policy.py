@@ -93,14 +93,16 @@ class Policy(nn.Module):
         # The name that transformers 5 has for it.
         enable = getattr(self.model, "activation_checkpointing_enable", None)
         enable = enable or self.model.gradient_checkpointing_enable
-        enable({"use_reentrant": False, "context_fn": recompute_contexts})
+        # torch.compile takes no contexts; without dropout none are needed.
+        contexts = {"context_fn": recompute_contexts} if self.drops else {}
+        enable({"use_reentrant": False, **contexts})
 
-    def compile_layers(self) -> None:
+    def compile_layers(self, backend: str = "inductor") -> None:
         """Runs each layer of the decoder through torch.compile, decoding left out (`outputs`)."""
         decoder = self.model.get_decoder()
         stacks = [one for one in decoder.modules() if isinstance(one, nn.ModuleList) and len(one)]
         for layer in stacks[0] if stacks else [decoder]:
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, backend=backend)
         self.compiled = True
 
     @property
