@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
@@ -18,6 +20,7 @@ from plot_exp.config.safety import unsafe_name
 from plot_exp.dispatch import Outcome, remove_empty, run_point
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_folder
+from plot_exp.tracking.wandb_log import GROUP
 
 # Where Hydra's Optuna sweeper leaves what it found.
 SEARCH_RESULTS = "optimization_results.yaml"
@@ -69,13 +72,27 @@ def point(node: DictConfig) -> Outcome:
     try:
         config = to_config(node, hydra.runtime.choices.get("loss"))
         check(config)
-        outcome = run_point(config, run_dir)
+        with wandb_group(run_dir.parent.name):
+            outcome = run_point(config, run_dir)
         outcome.objective = config.objective
     except UserError as error:
         outcome = Outcome(run_dir, "failed", error.exit_code, str(error))
     remove_empty([run_dir])
     gc.collect()
     return outcome
+
+
+@contextmanager
+def wandb_group(name: str) -> Iterator[None]:
+    """W&B shows the runs that begin in here as one group; what the user set wins."""
+    if GROUP in os.environ:
+        yield
+        return
+    os.environ[GROUP] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(GROUP, None)
 
 
 def summarise(batches: Sequence[Sequence[JobReturn]], folder: Path) -> None:

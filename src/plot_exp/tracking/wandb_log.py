@@ -27,6 +27,9 @@ History = Callable[[], Iterable[tuple[int, Mapping[str, float]]]]
 # The public service answers under both names; which one is the default depends on its version.
 PUBLIC_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 RUN_ID_FILE = "wandb_id.txt"
+# Set by a sweep for its points, or by the user. Given to W&B, which reads its environment once.
+GROUP = "WANDB_RUN_GROUP"
+LONGEST_NAME = 128
 INIT_SECONDS = 30
 FINISH_SECONDS = 120
 UPLOAD_BYTES = 200 * 2**20
@@ -237,7 +240,8 @@ class WandbLog:
         run = self._wandb.init(
             project=config.logger.project,
             entity=config.logger.entity,
-            name=config.name,
+            name=self._name(config),
+            group=os.environ.get(GROUP),
             tags=config.logger.tags or None,
             config=config.plain(),
             dir=str(self._folder),
@@ -254,6 +258,11 @@ class WandbLog:
         """Ends W&B's own process once it has written; it would else hold the run's id as in use."""
         with suppress(Exception, SystemExit):
             self._wandb.teardown()
+
+    def _name(self, config: Config) -> str:
+        """A sweep's points are told apart by their folders; elsewhere the run's own name."""
+        in_group = self._folder.parent.name == os.environ.get(GROUP)
+        return (self._folder.name if in_group else config.name)[:LONGEST_NAME]
 
     def _run_id(self) -> str:
         """The id that a resumed run goes on with, or a fresh one."""
