@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +22,8 @@ from plot_exp.models.policy import Policy, frozen_names
 from plot_exp.models.reference import Reference
 from plot_exp.training.average import averaged, named_averages, swap_average
 from plot_exp.training.coupling import Outcome, accumulate
-from plot_exp.training.finite import FiniteWatch, SkippedInARow, at_fault, too_many
+from plot_exp.training.faults import Faults
+from plot_exp.training.finite import FiniteWatch
 from plot_exp.training.gradients import (
     GradientShare,
     PartsGradientMeter,
@@ -46,8 +46,6 @@ from plot_exp.training.world import World, current_world
 
 Log = Callable[[Mapping[str, float], int], None]
 Validate = Callable[[int], Mapping[str, float]]
-
-SHOWN_SKIPS = 5
 
 
 class PreferenceModule(pl.LightningModule):
@@ -96,7 +94,7 @@ class PreferenceModule(pl.LightningModule):
         self.seed = seed
         self._log, self._validate = log, validate
         self.mismatch = mismatch
-        self.completed_steps = self.skipped_steps = 0
+        self.completed_steps = 0
         self.shares = {
             name: GradientShare(term)
             for name, term in composite.named_terms()
@@ -112,7 +110,7 @@ class PreferenceModule(pl.LightningModule):
         self.strict_loading = False
         self.throughput = Throughput()
         self.latest: dict[str, float] = {}
-        self.skipped_in_a_row = SkippedInARow()
+        self.faults = Faults(self.watch, trainer_config, steps, log)
         scored = [policy, reference] if isinstance(reference, Policy) else [policy]
         self.smaller = SmallerSteps(composite, scored, trainer_config.coupling, collate)
 
@@ -123,6 +121,11 @@ class PreferenceModule(pl.LightningModule):
         if reference is not None and reference.device != self.policy.device:
             reference.to(self.policy.device)
         return reference
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that were left out, since they were not finite."""
+        return self.faults.skipped
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on what is trainable, and the schedule over the run's steps."""
@@ -164,7 +167,7 @@ class PreferenceModule(pl.LightningModule):
         self.completed_steps = step
         self.throughput.add(microbatches)
         metrics: dict[str, Tensor | float] = {}
-        left_out = self._read_faults() if self._reads(step, meter, logging) else False
+        left_out = self._reads(step, meter, logging) and self._read_faults()
         if not left_out:
             if meter is not None:
                 meter.gather(self.world)
@@ -196,7 +199,6 @@ class PreferenceModule(pl.LightningModule):
 
         if self.world.size > 1:  # the others are already waiting for this one
             return attempt(microbatches)
-        save = lambda: save_now(self.trainer)  # noqa: E731
         return self.smaller.take(
             step, microbatches, attempt, forget, save=lambda: save_now(self.trainer)
         )
@@ -210,25 +212,8 @@ class PreferenceModule(pl.LightningModule):
         return logging or meter is not None or validating or carrying
 
     def _read_faults(self) -> bool:
-        """Ends the run, or counts and logs steps left out; whether the last step is among them.
-
-        Raises:
-            RunError: a step was not finite, and the run does not leave such steps out.
-        """
-        faults = self.watch.read()
-        for step, fault in faults.items():
-            self.skipped_steps += 1
-            every_step = step == self.steps and self.skipped_steps == step
-            if self.settings.on_nonfinite == "stop" or every_step:
-                raise RunError(at_fault(step, fault, every_step))
-            if self.skipped_in_a_row.add(step) >= self.settings.max_skipped_steps:
-                raise RunError(too_many(step, self.settings.max_skipped_steps, fault))
-            if self.skipped_steps <= SHOWN_SKIPS:
-                rest = "; further ones are only counted"
-                last = rest if self.skipped_steps == SHOWN_SKIPS else ""
-                print(f"step {step} left out: {fault}{last}", file=sys.stderr, flush=True)
-            self._log({"train/skipped_steps": float(self.skipped_steps)}, step)
-        return self.completed_steps in faults
+        """Whether the last step is among those left out; see `Faults.read`."""
+        return self.completed_steps in self.faults.read()
 
     def _share_gradients(self, meter: TermGradientMeter, step: int) -> None:
         due = {name: share for name, share in self.shares.items() if share.due(step)}
@@ -342,7 +327,7 @@ class PreferenceModule(pl.LightningModule):
             # The tensors of the optimizer's state, which are written once.
             checkpoint["averages"] = {f"policy.{name}": one for name, one in averages.items()}
         checkpoint["completed_steps"] = self.completed_steps
-        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["skipped_steps"] = self.faults.skipped
         checkpoint["gradient_shares"] = {name: share.state() for name, share in self.shares.items()}
         checkpoint["carried"] = (
             None if self.carried is None else [part.as_tensors() for part in self.carried]
@@ -360,7 +345,7 @@ class PreferenceModule(pl.LightningModule):
         if state is not None and (lost := sorted(self.state_dict().keys() - frozen ^ state.keys())):
             raise RunError(f"the checkpoint does not fit the model: {lost[0]} differs")
         self.completed_steps = int(checkpoint["completed_steps"])
-        self.skipped_steps = int(checkpoint["skipped_steps"])
+        self.faults.skipped = int(checkpoint["skipped_steps"])
         for name, state in checkpoint["gradient_shares"].items():
             self.shares[name].restore(state)
         if checkpoint["carried"] is not None:

@@ -94,36 +94,3 @@ class FiniteWatch:
             f"every loss term and its gradient in the log-probabilities is finite, but the "
             f"gradient in the weights has norm {norm:g}"
         )
-
-
-def at_fault(step: int, fault: str, every_step: bool) -> str:
-    """The sentence that a run ends with whose numbers are not finite."""
-    kept = "no step could be taken" if every_step else "the weights are as before the step"
-    return (
-        f"step {step}: the loss or its gradient is not finite ({fault}); {kept}. "
-        "Lower optimizer.lr or the term's weight, change what makes the term infinite, or "
-        "leave such steps out with trainer.on_nonfinite=skip"
-    )
-
-
-def too_many(step: int, count: int, fault: str) -> str:
-    """The sentence that a run ends with which leaves out one step after another."""
-    return (
-        f"step {step}: {count} steps in a row were left out, which is all that "
-        f"trainer.max_skipped_steps={count} allows ({fault}); the weights are those before them. "
-        "Lower optimizer.lr or the term's weight, or change what makes the term infinite"
-    )
-
-
-class SkippedInARow:
-    """Counts the steps left out since the last one that was taken."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._last = 0
-
-    def add(self, step: int) -> int:
-        """Counts a step that was left out; gives how many in a row that makes."""
-        self.count = self.count + 1 if step == self._last + 1 else 1
-        self._last = step
-        return self.count
