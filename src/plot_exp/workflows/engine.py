@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from plot_exp.config.schema import TrainerConfig
@@ -78,7 +79,8 @@ def build_trainer(
         max_epochs=1,
         logger=False,
         callbacks=[checkpoints, *callbacks, Preemption(checkpoints.save)],
-        plugins=[*shared.pop("plugins", []), WholeCheckpointIO()],
+        # Not what SLURM's variables would make of one process: requeuing is `interruption`'s.
+        plugins=[*shared.pop("plugins", [LightningEnvironment()]), WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run_dir,
