@@ -116,16 +116,28 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def plain_yaml(text: str) -> Any:
     """The value of a YAML text that holds plain data without aliases.
 
     Raises:
-        UserError: it is none.
+        yaml.YAMLError: it is none.
     """
     try:
         # A subclass of SafeLoader: it makes no objects.
         return yaml.load(text, Loader=_PlainLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
+    except ValueError as error:  # a number or a date that is none
+        raise yaml.YAMLError(str(error)) from error
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """`plain_yaml` of a file that the user named.
+
+    Raises:
+        UserError: it holds no plain data.
+    """
+    try:
+        return plain_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not a configuration: {error}") from error
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{where} is not a configuration: nested too deeply, or {error}") from error

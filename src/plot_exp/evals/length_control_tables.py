@@ -13,7 +13,7 @@ import numpy as np
 
 from plot_exp.errors import UserError
 from plot_exp.evals.length_control import Comparisons, Weights, gamed
-from plot_exp.files import reason
+from plot_exp.reading import read_text
 
 # The judge and the baseline that the published weights belong to.
 PUBLISHED_ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
@@ -109,19 +109,17 @@ def read_gamed(path: Path) -> Comparisons:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {reason(error)}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid UTF-8; save the file as UTF-8.") from error
+    text = read_text(path)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     absent = [column for column in columns if column not in (reader.fieldnames or [])]
     if absent:
         raise UserError(
             f"{path} has no column `{absent[0]}`; it has {', '.join(reader.fieldnames or ['none'])}"
         )
-    found = list(enumerate(reader))
+    try:
+        found = list(enumerate(reader))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num} is no valid CSV: {error}.") from error
     if not found:
         raise UserError(f"{path} holds no rows; expected at least one.")
     return found

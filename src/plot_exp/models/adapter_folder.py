@@ -25,7 +25,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
     """
     try:
         facts = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG_FILE} cannot be read ({error})") from error
     if not isinstance(facts, dict) or facts.get("peft_type") != "LORA":
         raise UserError(f"{folder / CONFIG_FILE}: only adapters with peft_type LORA are known")

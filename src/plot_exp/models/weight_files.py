@@ -70,7 +70,7 @@ def tensors_in(file: Path) -> dict[str, dict[str, Any]]:
         tensors = json.loads(header)
         tensors.pop("__metadata__", None)
         end = 8 + length + max((one["data_offsets"][1] for one in tensors.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError) as error:
         if len(header) < length:
             raise UserError(_cut(file, size, 8 + length)) from error
         raise UserError(f"{file}: its header cannot be read; download it again") from error
@@ -92,7 +92,7 @@ def _index(file: Path) -> dict[str, str]:
         named = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
         if not (named and all(isinstance(name, str) for name in named.values())):
             raise ValueError("no weight is named")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: no index of weights; copy or download it again") from error
     outside = [name for name in named.values() if Path(name).name != name]
     if outside:

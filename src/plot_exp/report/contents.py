@@ -13,6 +13,7 @@ import yaml
 
 from plot_exp.errors import UserError
 from plot_exp.files import reason
+from plot_exp.reading import plain_yaml
 
 Series = tuple[list[int], list[float]]
 
@@ -81,7 +82,7 @@ def read(run_dir: Path) -> Contents:
         raise UserError(f"{run_dir}: there is no such folder; name a run directory.")
     contents = Contents(run_dir)
     readers: dict[str, Callable[[str], Any]] = {
-        "config.yaml": _mapping(yaml.safe_load),
+        "config.yaml": _mapping(plain_yaml),
         "environment.json": _mapping(json.loads),
         "metrics.json": _metrics,
         "metrics.csv": _history,
@@ -100,7 +101,7 @@ def read(run_dir: Path) -> Contents:
             contents.missing[name] = f"not there ({WHY_ABSENT[name]})"
         except OSError as error:
             contents.missing[name] = f"could not be read ({reason(error)})"
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             contents.missing[name] = f"is damaged ({first})"
     if len(contents.missing) == len(readers):
