@@ -1,13 +1,14 @@
 """Training at the shape of Qwen2.5-7B with random weights on one CUDA GPU: speed, use and memory.
 
-    python benchmarks/gpu.py [--cases full lora] [--lengths 512 1024] [--peak-tflops X]
-    python benchmarks/gpu.py --small       a tiny shape on whatever there is; writes nothing
+    python benchmarks/gpu.py [--cases full full_8bit lora] [--lengths 512 1024] [--peak-tflops X]
+    python benchmarks/gpu.py --small       a tiny shape on the CPU, to see that it runs
 
-bf16 weights and optimizer states, activation checkpointing, cached reference, one microbatch a
-step; every weight trained, or LoRA of rank 16 on all linear layers. `dpo` and `dpo+plot` take their
-turns on the same batches, policy and optimizer, and the ratio is that of neighbours. Each case has
-a process of its own. No download: configuration and tokenizer are made here. Writes
-benchmarks/results/gpu.md.
+bf16 weights, activation checkpointing, cached reference, one microbatch a step. Every weight is
+trained, with moments in bf16 or in eight bits (bitsandbytes), or LoRA of rank 16 on all linear
+layers. `dpo` and `dpo+plot` take their turns on the same batches, policy and optimizer, and the
+ratio is that of neighbours. Each case has a process of its own. No download: configuration and
+tokenizer are made here. The planner is asked first: what it says does not fit is not run, and its
+row says so. Writes benchmarks/results/gpu.md, or gpu_small.md with --small.
 
 Model flops a step are those that the mathematics needs, whatever is computed twice: of each
 position in the rows (a prompt counts once) 2 a weight of the layers in the forward pass, and as
@@ -19,9 +20,9 @@ another. Utilisation is their rate in the GPU's dense bf16 peak.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -33,15 +34,15 @@ from typing import Any
 
 import torch
 from machine import describe
+from random_model import write_start
 from stepping import Stepper
-from transformers import Qwen2Config
 
-from plot_exp.config.model import TinyConfig
+from plot_exp.config.composition import compose
 from plot_exp.data.collate import Batch
-from plot_exp.data.examples import Message, Origin, PreferenceExample
 from plot_exp.files import write_text
-from plot_exp.models.tiny import train_tokenizer
+from plot_exp.planner.plan import make_plan
 from plot_exp.training.metrics import peak_memory
+from plot_exp.workflows.plan import read_data
 
 CUDA = torch.cuda.is_available()
 # Dense bf16 TFLOP/s by the makers' data sheets.
@@ -64,38 +65,15 @@ SMALL = QWEN_7B | {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
-CASES = {"full": (), "lora": ("model.lora.rank=16", "model.lora.target_modules=all-linear")}
-WORDS = ("apple", "basket", "answer", "seven", "country", "morning", "idea", "map", "table")
+CASES = {
+    "full": (),
+    "full_8bit": ("optimizer.eight_bit=true",),
+    "lora": ("model.lora.rank=16", "model.lora.target_modules=all-linear"),
+}
+LOSSES = ("dpo", "dpo+plot")
 WARM_UP = 3
-
-
-def write_start(folder: Path, shape: dict[str, Any], length: int, pairs: int) -> None:
-    """A configuration, a tokenizer, and pairs that truncation cuts to the length."""
-    draw = random.Random(0)
-
-    def text(words: int) -> str:
-        return " ".join(draw.choices(WORDS, k=words))
-
-    message = (Message("user", text(200)),)
-    learned = [
-        PreferenceExample(message, (text(20),), "none", "none", Origin("", row))
-        for row in range(20)
-    ]
-    tokenizer = train_tokenizer(TinyConfig(vocab_size=400), learned)
-    tokenizer.save_pretrained(folder)
-    Qwen2Config(
-        **shape,
-        architectures=["Qwen2ForCausalLM"],
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    ).save_pretrained(folder)
-    rows = [
-        # The oldest part of the prompt is cut.
-        {"prompt": text(2 * length), "chosen": text(length // 6), "rejected": text(length // 6)}
-        for _ in range(pairs)
-    ]
-    write_text(folder / "pairs.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+# Phases of a run that no step is in.
+OUTSIDE = ("loading", "validation", "answers", "filling")
 
 
 @dataclass(frozen=True)
@@ -137,39 +115,62 @@ class Flops:
         return passes * 2.0 * weights + 3 * self.attention * pairs
 
 
+def overrides_of(case: str, folder: Path, length: int, arguments: argparse.Namespace) -> list[str]:
+    """What is typed for a case, on a model and data that are written into the folder."""
+    write_start(folder, SMALL if arguments.small else QWEN_7B, length, 2 * arguments.batch)
+    return [
+        "model=hf",
+        f"model.name={folder}",
+        "model.weights=random",
+        "model.dtype=bfloat16",
+        "dataset=jsonl",
+        f"dataset.path={folder}/pairs.jsonl",
+        "dataset.validation_limit=1",
+        f"dataset.max_length={length}",
+        "trainer=cpu" if arguments.small else "trainer=gpu",
+        "trainer.precision=bf16-true",
+        "trainer.activation_checkpointing=true",
+        f"trainer.batch_size={arguments.batch}",
+        "trainer.microbatch_size=null",
+        "trainer.log_term_gradients=false",
+        "trainer.validation_batch_size=4",
+        "reference_form=cached",
+        "eval=none",
+        "logger=none",
+        f"cache_dir={folder}/cache",
+        *CASES[case],
+    ]
+
+
+def planned(shared: list[str], steps: int) -> dict[str, Any]:
+    """What the planner says of a step with each loss: GB at its peak, and whether that fits."""
+    found = {}
+    for loss in LOSSES:
+        config = compose([*shared, f"loss={loss}", f"trainer.max_steps={steps}", "task=plan"])
+        plan = make_plan(config, read_data(config))
+        of_steps = [one for one in plan.moments if not one.phase.startswith(OUTSIDE)]
+        found[loss] = {"gb": of_steps[0].total / 1e9, "fits": plan.fits}
+    return found
+
+
 def run_case(case: str, length: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both losses in turn; medians."""
-    shape = SMALL if arguments.small else QWEN_7B
+    """The plan, then in turn every loss that fits; medians."""
     steps = arguments.steps + WARM_UP
     with tempfile.TemporaryDirectory() as folder:
-        write_start(Path(folder), shape, length, 2 * arguments.batch)
-        shared = [
-            "model=hf",
-            f"model.name={folder}",
-            "model.weights=random",
-            "model.dtype=bfloat16",
-            "dataset=jsonl",
-            f"dataset.path={folder}/pairs.jsonl",
-            "dataset.validation_limit=1",
-            f"dataset.max_length={length}",
-            "trainer=gpu",
-            "trainer.precision=bf16-true",
-            "trainer.activation_checkpointing=true",
-            f"trainer.batch_size={arguments.batch}",
-            "trainer.microbatch_size=null",
-            "trainer.log_term_gradients=false",
-            "trainer.validation_batch_size=4",
-            "reference_form=cached",
-            "eval=none",
-            "logger=none",
-            f"cache_dir={folder}/cache",
-            *CASES[case],
-        ]
+        shared = overrides_of(case, Path(folder), length, arguments)
+        plans = planned(shared, steps)
+        if case == "full_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+            return {"plans": plans, "not_run": "not run: bitsandbytes is not installed"}
+        fitting = [loss for loss in LOSSES if plans[loss]["fits"]]
+        if not fitting:
+            return {"plans": plans, "not_run": "not run: the planner says that it does not fit"}
         started = time.perf_counter()
-        plot = Stepper([*shared, "loss=dpo+plot"], steps)
-        runs = {"dpo": plot.beside([*shared, "loss=dpo"]), "dpo+plot": plot}
+        first = Stepper([*shared, f"loss={fitting[-1]}"], steps)
+        runs = {loss: first.beside([*shared, f"loss={loss}"]) for loss in fitting[:-1]}
+        runs[fitting[-1]] = first
         print(f"{case}, {length}: set up in {time.perf_counter() - started:.0f} s", flush=True)
-        return _take_turns(runs, steps, Flops.of(plot.policy.model, case == "lora"))
+        found = _take_turns(runs, steps, Flops.of(first.policy.model, case == "lora"))
+        return found | {"plans": plans}
 
 
 def _take_turns(runs: dict[str, Stepper], steps: int, flops: Flops) -> dict[str, Any]:
@@ -189,13 +190,15 @@ def _take_turns(runs: dict[str, Stepper], steps: int, flops: Flops) -> dict[str,
         if step >= WARM_UP:
             needed.append(sum(map(flops, batches)))
             tokens.append(sum(batch.tokens for batch in batches))
-    ratios = [b / a for a, b in zip(seconds["dpo"], seconds["dpo+plot"], strict=True)]
+    ratios = [
+        b / a for a, b in zip(seconds.get("dpo", []), seconds.get("dpo+plot", []), strict=False)
+    ]
     return {
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
         "spread": {name: (min(values), max(values)) for name, values in seconds.items()},
         "peak": peaks,
-        "ratio": statistics.median(ratios),
-        "ratios": (min(ratios), max(ratios)),
+        "ratio": statistics.median(ratios) if ratios else None,
+        "ratios": (min(ratios), max(ratios)) if ratios else None,
         "flops": statistics.fmean(needed),
         "tokens": statistics.fmean(tokens),
     }
@@ -212,19 +215,56 @@ def peak_tflops(given: float | None) -> float | None:
 def rows_of(case: str, length: int, found: dict[str, Any], peak: float | None) -> list[str]:
     """One row of the table a loss."""
     rows = []
-    for loss, seconds in found["seconds"].items():
+    for loss, plan in found["plans"].items():
+        head = f"| {case} | {length:,} | `{loss}` | "
+        seconds = found.get("seconds", {}).get(loss)
+        if seconds is None:
+            why = found.get("not_run", "not run: the planner says that it does not fit")
+            rows.append(f"{head}{why} | | | | {plan['gb']:.2f} | | | |")
+            continue
         low, high = found["spread"][loss]
         rate = found["flops"] / seconds / 1e12
         use = "" if peak is None else f"{rate / peak:.1%}"
-        ratio = ""
-        if loss != "dpo":
+        ratio, measured = "", found["peak"][loss]
+        if loss != "dpo" and found["ratio"] is not None:
             ratio = f"{found['ratio']:.4f} ({found['ratios'][0]:.4f}–{found['ratios'][1]:.4f})"
+        memory = f"{measured:.2f} | {plan['gb'] / measured - 1:+.1%}" if CUDA else " | "
         rows.append(
-            f"| {case} | {length:,} | `{loss}` | {found['tokens'] / seconds:,.0f} "
+            f"{head}{found['tokens'] / seconds:,.0f} "
             f"| {seconds:.3f} ({low:.3f}–{high:.3f}) | {rate:,.3f} | {use} "
-            f"| {found['peak'][loss]:.2f} | {ratio} |"
+            f"| {plan['gb']:.{2 if CUDA else 4}f} | {memory} | {ratio} |"
         )
     return rows
+
+
+def title_of(arguments: argparse.Namespace, peak: float | None) -> list[str]:
+    """What stands above the table."""
+    stated = "unknown" if peak is None else f"{peak:,.0f} TFLOP/s dense bf16"
+    shape = "Qwen2.5-7B's shape"
+    lines = ["# Training a 7B shape on one GPU", ""]
+    if arguments.small:
+        shape = "a tiny shape of the same architecture"
+        lines = [
+            "# The GPU's benchmark, run small on a CPU",
+            "",
+            "This is no measurement of a GPU: it shows that every case of `benchmarks/gpu.py` "
+            "runs. At such a size a process's memory says nothing of a plan; "
+            "[planner.md](planner.md) compares the two.",
+            "",
+        ]
+    return [
+        *lines,
+        f"Written by `python benchmarks/gpu.py{' --small' * arguments.small}`; see there for what "
+        f"is measured: {shape} with random weights, bf16, activation checkpointing, cached "
+        f"reference, {arguments.batch} pairs a step in one microbatch, {arguments.steps} steps in "
+        f"turn after {WARM_UP} of warming up: medians (least–most). Tokens count a prompt once. "
+        f"Planned: what `task=plan` says of a step; error: planned over measured, less one. "
+        f"Peak taken for the utilisation: {stated}. {describe(torch.get_num_threads())}.",
+        "",
+        "| trained | length | loss | tokens/s | s a step | TFLOP/s | utilisation | planned GB "
+        "| measured GB | error | ratio |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
 
 
 def main() -> None:
@@ -250,24 +290,9 @@ def main() -> None:
         for length in arguments.lengths:
             rows += rows_of(case, length, _in_a_process(case, length, arguments), peak)
             print("\n".join(rows[-2:]), flush=True)
-    stated = "unknown" if peak is None else f"{peak:,.0f} TFLOP/s dense bf16"
-    lines = [
-        "# Training a 7B shape on one GPU",
-        "",
-        "Written by `python benchmarks/gpu.py`; see there for what is measured. Qwen2.5-7B's shape "
-        "with random weights, bf16 with bf16 optimizer states, activation checkpointing, cached "
-        f"reference, {arguments.batch} pairs a step in one microbatch, {arguments.steps} steps in "
-        f"turn after {WARM_UP} of warming up: medians (least–most). Tokens count a prompt once. "
-        f"Peak taken for the utilisation: {stated}. {describe(torch.get_num_threads())}.",
-        "",
-        "| trained | length | loss | tokens/s | s a step | TFLOP/s | utilisation | peak GB "
-        "| ratio |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
-        *rows,
-    ]
-    text = "\n".join(lines) + "\n"
-    if not arguments.small:
-        write_text(Path(__file__).parent / "results" / "gpu.md", text)
+    text = "\n".join([*title_of(arguments, peak), *rows]) + "\n"
+    name = "gpu_small.md" if arguments.small else "gpu.md"
+    write_text(Path(__file__).parent / "results" / name, text)
     print(text)
 
 

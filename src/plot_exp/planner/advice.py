@@ -77,15 +77,18 @@ def _changes(config: Config, plan: Plan) -> Iterator[Change]:
     yield from _smaller_states(config)
     if lora.rank is None:
         adapter = lora.model_copy(update={"rank": LORA_RANK})
-        model = config.model.model_copy(update={"lora": adapter})
+        update: dict[str, Any] = {"lora": adapter}
+        if config.model.shape.architecture is not None:
+            update["dtype"] = "bfloat16"  # as the presets then have it
+        model = config.model.model_copy(update=update)
         changed = config.model_copy(update={"model": model})
         yield f"model.lora.rank={LORA_RANK}", "adapters are trained, not every weight", changed
     if trainer.precision in ("bf16-mixed", "32-true", "auto"):
         why = "weights in bf16: small steps round away unless adapters are trained"
         yield _set(config, "trainer", "precision", "bf16-true", why)
     if getattr(trainer, "strategy", "fsdp") != "fsdp" and plan.devices.kind == "cuda":
-        update: dict[str, Any] = {"strategy": "fsdp", "devices": 8}
-        changed = config.model_copy(update={"trainer": trainer.model_copy(update=update)})
+        several = trainer.model_copy(update={"strategy": "fsdp", "devices": 8})
+        changed = config.model_copy(update={"trainer": several})
         yield "trainer=fsdp trainer.devices=8", "eight devices", changed
 
 

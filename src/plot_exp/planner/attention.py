@@ -49,7 +49,8 @@ def _attend(
 
 def uses_flex(kind: str, model: Any, batches: Sequence[Batch]) -> bool:
     """Whether these batches would go through FlexAttention on this kind of device."""
-    joined = bool(batches) and all(batch.visibility is not None and batch.visibility.pieces for batch in batches)
+    views = [batch.visibility for batch in batches]
+    joined = bool(views) and all(view is not None and view.pieces for view in views)
     able = bool(getattr(model, "_supports_flex_attn", False)) and not drops_by_token(model)
     return kind == "cuda" and joined and able and attends_by_rows(model)
 

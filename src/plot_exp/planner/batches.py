@@ -72,9 +72,7 @@ def load_of(
     heaviest = [widest[1]]
     if longest[0] > scored(widest[1]):
         heaviest.append(longest[1])
-    return Load(
-        tuple(heaviest), count, len(loader), positions / len(seen), tokens / len(seen)
-    )
+    return Load(tuple(heaviest), count, len(loader), positions / len(seen), tokens / len(seen))
 
 
 def step_parts(loader: StepLoader, step: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ class Ledger:
         key = id(storage)
         entry = self._entries.get(key)
         if entry is None:
-            gone = weakref.ref(storage, lambda _, key=key: self._let_go(key))
+            gone = weakref.ref(storage, partial(self._let_go, key))
             entry = _Entry(part or self.part, storage.nbytes(), gone)
             self._entries[key] = entry
             self.live[entry.part] += entry.size
@@ -127,7 +128,7 @@ class Ledger:
         entry = self._entries.get(id(tensor.untyped_storage()))
         return None if entry is None else entry.part
 
-    def _let_go(self, key: int) -> None:
+    def _let_go(self, key: int, _: Any = None) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.live[entry.part] -= entry.size
@@ -150,7 +151,11 @@ class _Booking(TorchDispatchMode):
         self.ledger = ledger
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plot_exp.config.schema import Config
@@ -52,6 +52,7 @@ class Plan:
         flops: of a step, on one device.
         speed: FLOP/s of one device, and where that number comes from.
         notes: what was taken for granted.
+        seconds_measured: of all steps, by a run that was; None for none.
     """
 
     config: Config
@@ -64,7 +65,8 @@ class Plan:
     moments: tuple[Moment, ...]
     flops: float
     speed: tuple[float, str]
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
+    seconds_measured: float | None = None
 
     @property
     def peak(self) -> Moment:
@@ -79,6 +81,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of all steps; validation, answers and writing come on top."""
+        if self.seconds_measured is not None:
+            return self.seconds_measured
         return self.load.steps * self.flops / self.speed[0]
 
 
@@ -99,8 +103,8 @@ def make_plan(config: Config, data: Data, shape: Any = None) -> Plan:
     form, why = planned_form(config, vocab_size, len(data.train) / data.share)
     load = load_of(config, data.train, layout, devices.count)
     if data.share < 1:
-        steps = load.steps if config.trainer.max_steps else round(load.steps / data.share)
-        load = replace(load, steps=max(1, steps))
+        count = load.steps if config.trainer.max_steps else round(load.steps / data.share)
+        load = replace(load, steps=max(1, count))
     steps = [step_of(scene) for scene in _scenes(config, shape, devices, layout, form, load, data)]
     highest = max(steps, key=lambda step: step.peak.total)
     moments = [*_around(config, highest, devices, data), *highest.moments]
@@ -174,19 +178,18 @@ def planned_form(config: Config, vocab_size: int, count: float) -> tuple[str, st
 
 def _counted(config: Config, shape: Any) -> tuple[int, int, int]:
     """Weights of the whole model, trained ones among them, and V."""
-    import torch
-
-    count = shape.get_text_config().num_hidden_layers
-    found = []
-    for layers in (period(shape), 2 * period(shape)):
+    count, unit = shape.get_text_config().num_hidden_layers, period(shape)
+    every, trained = [], []
+    for layers in (unit, 2 * unit):
         with rehearsing(Ledger()):
             policy = build_policy(config, with_layers(shape, layers))
-            every: list[torch.nn.Parameter] = list(policy.parameters())
-            trained = policy.trainable()
-            found.append((layers, sum(p.numel() for p in every), sum(p.numel() for p in trained)))
-    (few, *first), (more, *second) = found
-    whole = [b + (b - a) * (count - more) // (more - few) for a, b in zip(first, second, strict=True)]
-    return whole[0], whole[1], policy.vocab_size
+            every.append(sum(one.numel() for one in policy.parameters()))
+            trained.append(sum(one.numel() for one in policy.trainable()))
+
+    def whole(few: int, more: int) -> int:
+        return more + (more - few) * (count - 2 * unit) // unit
+
+    return whole(*every), whole(*trained), policy.vocab_size
 
 
 def _scenes(
@@ -255,8 +258,6 @@ def _with_the_rest(moment: Moment, devices: Devices, data: Data) -> Moment:
 def _flops_a_step(config: Config, step: Step, load: Load, layout: Layout) -> float:
     """Of a step of average length on one device; logging and validation left out."""
     left_out = ("gradients by term", "validation", "answers", FILLING)
-    rehearsed = sum(
-        count for phase, count in step.flops.items() if not phase.startswith(left_out)
-    )
+    rehearsed = sum(count for phase, count in step.flops.items() if not phase.startswith(left_out))
     heaviest = positions_of(load.heaviest[0], layout) * min(2, load.microbatches)
     return rehearsed * load.positions / max(1, heaviest)

@@ -31,7 +31,6 @@ from plot_exp.training.gradients import TermGradientMeter
 from plot_exp.training.world import BUCKET, World
 from plot_exp.workflows.device import autocast
 
-
 FILLING = "filling the reference's cache"
 
 
@@ -186,10 +185,13 @@ def rehearse(scene: Scene) -> Ledger:
             policy.checkpoint_activations()
         models = [one.model for one in (policy, reference) if isinstance(one, Policy)]
         batches = scene.laid_out()
-        with row_attention(scene.devices.kind, models, batches["training"]) as shown:
-            with _followed(policy, ledger), scene.precision():
-                ledger.enter("begin", "activations")
-                module.training_step(shown, 0)
+        with (
+            row_attention(scene.devices.kind, models, batches["training"]) as shown,
+            _followed(policy, ledger),
+            scene.precision(),
+        ):
+            ledger.enter("begin", "activations")
+            module.training_step(shown, 0)
         for phase in ("validation", FILLING):
             with row_attention(scene.devices.kind, models, batches[phase]) as shown:
                 for batch in shown:

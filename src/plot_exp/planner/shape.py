@@ -120,4 +120,4 @@ def _give_room(model: nn.Module) -> None:
 def layers_of(model: Any) -> list[nn.Module]:
     """The decoder's layers in their order: its longest list of modules."""
     lists = [one for one in model.get_decoder().modules() if isinstance(one, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    return max((list(one) for one in lists), key=len, default=[])

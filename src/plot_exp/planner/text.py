@@ -55,7 +55,13 @@ def lines_of(plan: Plan, advice: Sequence[Advice]) -> list[str]:
 
 def _time(plan: Plan) -> str:
     load, (speed, source) = plan.load, plan.speed
+    # A prompt counts once.
     tokens = load.tokens * load.steps / max(plan.seconds, 1e-9)
+    if plan.seconds_measured is not None:
+        return (
+            f"{load.steps:,} steps at the pairs a second of {plan.config.run}: "
+            f"{duration(plan.seconds)}, {tokens:,.0f} tokens/s in all."
+        )
     return (
         f"{load.steps:,} steps of {plan.flops / 1e12:,.2f} TFLOP on each device, at "
         f"{speed / 1e12:,.3f} TFLOP/s ({source}): {duration(plan.seconds)}, "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from plot_exp.errors import UserError
 from plot_exp.files import write_json, write_text
 from plot_exp.planner.advice import advise
 from plot_exp.planner.batches import alike
-from plot_exp.planner.plan import Data, make_plan
+from plot_exp.planner.plan import Data, Plan, make_plan
 from plot_exp.planner.shape import model_shape
 from plot_exp.planner.text import facts_of, lines_of
 from plot_exp.progress import quiet_libraries
@@ -38,6 +41,8 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     offline()
     data, shape = read_data(config), model_shape(config)
     plan = make_plan(config, data, shape)
+    if config.run is not None:
+        plan = replace(plan, seconds_measured=measured_seconds(config, plan))
     replan = partial(make_plan, data=data, shape=shape)
     advice = advise(plan, replan) if config.plan.advise and not plan.fits else []
     lines = lines_of(plan, advice)
@@ -51,10 +56,25 @@ def run(config: Config, run_dir: Path) -> dict[str, float]:
     }
 
 
+def measured_seconds(config: Config, plan: Plan) -> float:
+    """How long training takes at the pairs a second that a finished run had.
+
+    Raises:
+        UserError: the run says no speed.
+    """
+    path = Path(str(config.run)) / "metrics.json"
+    try:
+        speed = json.loads(path.read_text(encoding="utf-8"))["train/pairs_per_second"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"run={config.run}: metrics.json there has no train/pairs_per_second; name a finished "
+            "run of more than one step, or give plan.tflops"
+        ) from error
+    return plan.load.steps * config.trainer.batch_size / float(speed)
+
+
 def offline() -> None:
     """A plan asks no hub; whoever was loaded before is told too."""
-    import os
-
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[name] = "1"
     loaded: Any = sys.modules.get("huggingface_hub.constants")
@@ -70,26 +90,23 @@ def read_data(config: Config) -> Data:
     split = _split(config)
     count = len(split.train)
     drawn = _spread(split.train, plan.sample)
-    held = _spread(split.validation, plan.sample)
-    train, said = _tokenised(config, drawn, held)
+    tokeniser = _tokeniser(config, drawn)
+    train, validation = (
+        _tokenised(config, part, tokeniser, name)
+        for name, part in (
+            ("train", drawn),
+            ("validation", _spread(split.validation, plan.sample)),
+        )
+    )
     if not train:
         return _assumed(config)
-    whole = len(drawn) == count
-    shown = f"{count:,} training examples" if whole else f"{len(drawn):,} of {count:,}"
+    shown = f"{count:,}" if len(drawn) == count else f"{len(drawn):,} of {count:,}"
+    how = "with the model's tokenizer"
+    if tokeniser is None:
+        how = f"at {CHARACTERS_A_TOKEN} characters a token, since the tokenizer is not here"
     host = sum(map(_host_bytes, train)) * count / len(drawn)
-    validation = [item for item in train if item.example in _Members(held)]
-    own = [item for item in train if item.example not in _Members(held)]
-    return Data(own, validation, f"{shown}, {said}", len(drawn) / count, host)
-
-
-class _Members:
-    """Membership by identity: examples are large to compare."""
-
-    def __init__(self, items: Sequence[PreferenceExample]) -> None:
-        self.known = {id(item) for item in items}
-
-    def __contains__(self, item: PreferenceExample) -> bool:
-        return id(item) in self.known
+    source = f"{shown} training examples, {how}"
+    return Data(train, validation, source, len(drawn) / count, host)
 
 
 def _is_local(config: Config) -> bool:
@@ -125,19 +142,18 @@ def _spread(examples: Sequence[PreferenceExample], count: int) -> list[Preferenc
 
 
 def _tokenised(
-    config: Config, train: Sequence[PreferenceExample], held: Sequence[PreferenceExample]
-) -> tuple[list[TokenisedExample], str]:
+    config: Config,
+    examples: Sequence[PreferenceExample],
+    tokeniser: ChatTokeniser | None,
+    split: str,
+) -> list[TokenisedExample]:
     """With the model's tokenizer where it is here, else by the number of characters."""
-    examples = [*train, *held]
-    tokeniser = _tokeniser(config, train)
+    longest = config.dataset.max_length
     if tokeniser is None:
-        found = [_by_characters(one, config.dataset.max_length) for one in examples]
-        said = f"at {CHARACTERS_A_TOKEN} characters a token, since the tokenizer is not here"
-        return found, said
+        return [_by_characters(one, longest) for one in examples]
     cache = TokenCache(Path(config.cache_dir).expanduser() / "tokenised")
     tally = Tally(config.dataset.name)
-    length = config.dataset.max_length
-    return tokenise(examples, tokeniser, length, tally, "train", cache), "with the model's tokenizer"
+    return tokenise(examples, tokeniser, longest, tally, split, cache)
 
 
 def _tokeniser(config: Config, train: Sequence[PreferenceExample]) -> ChatTokeniser | None:
