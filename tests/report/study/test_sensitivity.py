@@ -45,10 +45,7 @@ def test_data_efficiency_takes_the_examples_that_there_were(run_of: RunOf, tmp_p
     ]
     groups = grouped(runs)
     found = curves(groups)
-    assert [curve.label for curve in found] == [
-        "dpo, training examples",
-        "dpo+plot, training examples",
-    ]
+    assert [curve.label for curve in found] == ["dpo", "dpo+plot"]
     assert all(places(curve) == [100.0, 300.0, 2550.0] for curve in found)
     files = [picture.file for picture in figures.draw(groups, tmp_path)]
     assert "data_efficiency.png" in files

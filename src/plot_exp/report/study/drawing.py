@@ -47,8 +47,11 @@ def mean_with_band(axis: Any, points: Sequence[Point], label: str, index: int) -
     if all(summary.low is not None for _, summary in found):
         low = [float(summary.low or 0.0) for _, summary in found]
         high = [float(summary.high or 0.0) for _, summary in found]
-        color = look(index)["color"]
-        axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+        style = look(index)
+        axis.fill_between(places, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        for edge in (low, high):  # bands of equal grey are told apart by their edges
+            line = style["linestyle"]
+            axis.plot(places, edge, line, color=style["color"], linewidth=0.5, alpha=0.7)
 
 
 def level(axis: Any, value: float, label: str, index: int) -> None:

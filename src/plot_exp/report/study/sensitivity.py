@@ -58,9 +58,9 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
         for key in _varied(alike):
             families = _families(alike, key)
             for fixed, points in families:
-                label = f"{loss}, {_name(key)}"
+                label = loss if key == DATA_SIZE else f"{loss}, {_name(key)}"
                 if len(families) > 1:
-                    label = " ".join([f"{loss}, {_name(key)};", fixed])
+                    label += f"; {fixed}"
                 found.append(Curve(key, label, points))
     return found
 
