@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from plot_exp.config.model import LoRAConfig
+from plot_exp.config.model import LoRAConfig, ModelConfig
 from plot_exp.errors import RunError
-from plot_exp.models.adapters import add_adapter
-from plot_exp.models.policy import Policy, frozen_copy
+from plot_exp.models.adapters import add_adapter, save_adapter
+from plot_exp.models.load import load_model, put_adapter
+from plot_exp.models.policy import Policy, freeze, frozen_copy
 from plot_exp.models.reference import CachedReference, PolicyStart
 from plot_exp.models.reference_cache import ReferenceCache
 from plot_exp.ops.scores import Request
@@ -131,3 +134,37 @@ def test_an_example_that_was_not_kept_is_refused(tmp_path: Path) -> None:
         reference(batch, Request())
     with pytest.raises(ValueError, match="log-probabilities only"):
         reference(other, KL.of_reference())
+
+
+@pytest.mark.parametrize("variant", [{}, {"rslora": True}, {"dora": True}])
+@pytest.mark.parametrize("comes_with", [True, False])
+def test_the_reference_is_the_start_with_what_it_came_with(
+    llama_dir: Path, tmp_path: Path, variant: dict[str, bool], comes_with: bool
+) -> None:
+    """Base and adapter for a policy that began from an adapter's folder, else the base alone."""
+    lora = LoRAConfig(rank=3, alpha=5.0, **variant)
+    plain = ModelConfig(name=str(llama_dir), lora=lora)
+    config = plain
+    expected = AutoModelForCausalLM.from_pretrained(llama_dir)
+    if comes_with:
+        saved = load_model(plain)
+        put_adapter(saved, plain, seed=5)
+        move(Policy(saved))
+        save_adapter(saved, tmp_path, str(llama_dir))
+        config = plain.model_copy(update={"name": str(tmp_path)})
+        expected = peft.PeftModel.from_pretrained(expected, str(tmp_path)).merge_and_unload()
+    model = load_model(config)
+    put_adapter(model, config, seed=7)
+    policy = Policy(model)
+    copied, shared = frozen_copy(policy), PolicyStart(policy)
+    shared.moved = True
+    move(policy)
+
+    right = freeze(Policy(expected))(BATCH, Request()).token_logps
+    for reference in (shared, copied):
+        found = reference(BATCH, Request()).token_logps
+        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(policy.eval()(BATCH, Request()).token_logps, right, atol=1e-2)
+    if comes_with:
+        beneath = Policy(AutoModelForCausalLM.from_pretrained(llama_dir)).eval()
+        assert not torch.allclose(beneath(BATCH, Request()).token_logps, right, atol=1e-2)
