@@ -98,6 +98,7 @@ def test_a_job_that_is_preempted_is_requeued_and_finds_its_run(whole: Path) -> N
     """The same command, started again by SLURM, goes on in the folder with the earlier time."""
     folder = whole.parent
     job = {"PATH": fake_scontrol(folder), "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train"}
+    job |= {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "node1"}
     arguments = [*QUICK, *KEEP, "name=preempted"]
     runs = folder / "outputs" / "preempted"
 

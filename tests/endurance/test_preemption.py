@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,70 @@ def test_handlers_of_others_are_left_alone() -> None:
         assert heard == ["theirs"]
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+SHARED = """
+import os, signal, sys, time
+from types import SimpleNamespace
+import torch.distributed as dist
+from plot_exp.interruption import Interrupted, watching
+from plot_exp.training.preemption import Preemption
+
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+trainer = SimpleNamespace(world_size=2, global_step=0)
+saved = []
+callback = Preemption(lambda _: saved.append(trainer.global_step))
+try:
+    with watching(requeue=False):
+        callback.on_train_start(trainer, None)
+        for step in range(1, 9):
+            trainer.global_step = step
+            if rank == 1 and step == 4:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            callback.on_train_batch_end(trainer, None)
+except Interrupted as ended:
+    print(saved, ended.exit_code)
+"""
+
+
+@pytest.mark.slow
+def test_one_process_that_is_asked_ends_all_after_the_same_step(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, str(rank), str(tmp_path / "meeting")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in processes] == ["[4] 138\n"] * 2
+
+
+ENDLESS = """
+import time
+from plot_exp.interruption import watching
+with watching(requeue=False) as watch:
+    watch.defer()
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.05)
+"""
+
+
+def test_a_second_signal_ends_a_step_that_takes_too_long() -> None:
+    """What comes within a second is the same signal once more, as launchers pass it on."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(interruption.SAME_SIGNAL_SECONDS)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    assert process.communicate()[1].count("a second signal ends at once") == 1
