@@ -24,5 +24,10 @@ class LimitsConfig(Section):
 
 def apply_limits(config: LimitsConfig) -> None:
     """Puts them in force for this process."""
-    sizes = (int(size * MEGABYTE) for size in (config.record_mb, config.document_mb))
-    use_limits(Limits(*sizes, config.expansion))
+    use_limits(
+        Limits(
+            record=int(config.record_mb * MEGABYTE),
+            document=int(config.document_mb * MEGABYTE),
+            expansion=config.expansion,
+        )
+    )
