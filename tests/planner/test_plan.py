@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from plot_exp.config.composition import compose
+from plot_exp.config.losses import TERMS
 from plot_exp.data.packing import PADDED
 from plot_exp.errors import UserError
 from plot_exp.planner.batches import alike
@@ -48,6 +49,7 @@ def scene(*overrides: str, layers: int | None = None) -> Scene:
     return Scene(config, shape, devices, PADDED, (tuple(alike(4, 20, 30)),), "cached")
 
 
+@pytest.mark.slow
 def test_the_published_shape_is_planned_without_a_download() -> None:
     plan = planned("model=qwen7b", "loss=dpo", "eval=none", "trainer.log_term_gradients=false")
     assert plan.weights == plan.trained == QWEN_7B
@@ -149,6 +151,17 @@ def test_a_plan_says_what_helps_first(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "does not fit" in said
     assert "trainer.log_term_gradients=false" in said
     assert sum(facts["parts"].values()) == pytest.approx(facts["peak"]["bytes"], abs=50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", sorted(TERMS))
+def test_every_term_is_rehearsed(term: str) -> None:
+    own = ["loss=dpo" if term == "dpo" else f"loss=dpo+{term}"]
+    if term == "plot":
+        own.append("loss.plot.transport=exact")  # its way depends on numbers
+    found = rehearse(replace(scene(*own, layers=1), form="copy"))
+    assert found.flops["forward"] > 0
+    assert found.peaks["backward, head"]["weights"] == found.peaks["start"]["weights"]
 
 
 def test_a_model_that_is_not_here_is_one_sentence() -> None:

@@ -16,7 +16,8 @@ class PlanConfig(Section):
 
     Attributes:
         memory_gib: of each device; null measures it, or takes the named GPU's.
-        gpu: whose memory and peak speed are taken where there is no GPU, or another one.
+        gpu: whose memory and peak speed are taken where there is no GPU; null for an H100 where
+            `trainer.accelerator=gpu` asks for one.
         tflops: TFLOP/s that each device really gets done; null assumes `utilisation` of the
             GPU's dense bf16 peak, or measures a CPU.
         utilisation: the share of the peak that training usually gets.
@@ -28,7 +29,7 @@ class PlanConfig(Section):
     """
 
     memory_gib: float | None = Field(None, gt=0)
-    gpu: GPU = "H100"
+    gpu: GPU | None = None
     tflops: float | None = Field(None, gt=0)
     utilisation: float = Field(0.4, gt=0, le=1)
     prompt_tokens: int | None = Field(None, ge=1)

@@ -86,7 +86,7 @@ def _changes(config: Config, plan: Plan) -> Iterator[Change]:
     if trainer.precision in ("bf16-mixed", "32-true", "auto"):
         why = "weights in bf16: small steps round away unless adapters are trained"
         yield _set(config, "trainer", "precision", "bf16-true", why)
-    if getattr(trainer, "strategy", "fsdp") != "fsdp" and plan.devices.kind == "cuda":
+    if trainer.strategy != "fsdp" and plan.devices.kind == "cuda":
         several = trainer.model_copy(update={"strategy": "fsdp", "devices": 8})
         changed = config.model_copy(update={"trainer": several})
         yield "trainer=fsdp trainer.devices=8", "eight devices", changed

@@ -22,6 +22,8 @@ GPUS = {
 }
 # Of a GPU's memory, what is left for tensors beside the driver's context and kernels.
 USABLE = 0.97
+# What is taken where nothing is named or found.
+USUAL, EVERY = "H100", 8
 PRODUCT = 1_024  # rows of the matrices that a CPU is timed with
 
 
@@ -56,33 +58,41 @@ class Devices:
 def devices_of(config: Config) -> Devices:
     """The devices that `trainer` asks for, measured where they are here."""
     trainer, here = config.trainer, torch.cuda.is_available()
-    wanted = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and here)
-    strategy = getattr(trainer, "strategy", "single")
-    count = _count(config, strategy, here and wanted)
-    kind = "cuda" if wanted else "cpu"
-    memory, source = _memory(config, kind, here and wanted)
-    return Devices(kind, count, strategy == "fsdp" and count > 1, memory, source)
+    named = config.plan.gpu is not None
+    on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and (here or named))
+    measured = on_gpu and here and not named
+    memory, source = _memory(config, on_gpu, measured)
+    count = _count(config, on_gpu, here)
+    if trainer.devices == "auto" and count > 1 and not here:
+        source += f"; trainer.devices=auto is taken as {EVERY}"
+    if trainer.accelerator == "auto" and not on_gpu:
+        source += "; plan.gpu=H100 plans for a GPU"
+    sharded = trainer.strategy == "fsdp" and count > 1
+    return Devices("cuda" if on_gpu else "cpu", count, sharded, memory, source)
 
 
-def _count(config: Config, strategy: str, on_gpu: bool) -> int:
-    if strategy == "single":
+def _count(config: Config, on_gpu: bool, here: bool) -> int:
+    """Devices of all machines."""
+    trainer = config.trainer
+    if trainer.strategy == "single":
         return 1
-    asked = getattr(config.trainer, "devices", 1)
-    if asked == "auto":
-        asked = torch.cuda.device_count() if on_gpu else 8 if strategy != "single" else 1
-    return int(asked) * int(getattr(config.trainer, "nodes", 1))
+    devices = trainer.devices
+    if devices == "auto":
+        devices = 1 if not on_gpu else torch.cuda.device_count() if here else EVERY
+    return int(devices) * trainer.nodes
 
 
-def _memory(config: Config, kind: str, here: bool) -> tuple[int, str]:
+def _memory(config: Config, on_gpu: bool, measured: bool) -> tuple[int, str]:
     given = config.plan.memory_gib
     if given is not None:
         return int(given * GIB), f"plan.memory_gib={given:g}"
-    if kind == "cpu":
+    if not on_gpu:
         return free_bytes(torch.device("cpu")), "measured: what this machine has free"
-    if here:
+    if measured:
         return torch.cuda.get_device_properties(0).total_memory, "measured"
-    size, _ = GPUS[config.plan.gpu]
-    return int(size * 1e9 * USABLE), f"assumed: plan.gpu={config.plan.gpu}, {size:g} GB"
+    name = config.plan.gpu or USUAL
+    size, _ = GPUS[name]
+    return int(size * 1e9 * USABLE), f"assumed: plan.gpu={name}, {size:g} GB"
 
 
 def speed_of(config: Config, kind: str) -> tuple[float, str]:
@@ -90,18 +100,16 @@ def speed_of(config: Config, kind: str) -> tuple[float, str]:
     plan = config.plan
     if plan.tflops is not None:
         return plan.tflops * 1e12, f"plan.tflops={plan.tflops:g}"
-    if kind == "cuda":
-        _, peak = GPUS[plan.gpu]
-        name = plan.gpu
-        if torch.cuda.is_available():
-            own = torch.cuda.get_device_name()
-            name = next((one for one in ("H200", "H100", "L40S", "A100") if one in own), name)
-            peak = GPUS[name][1]
-        return (
-            plan.utilisation * peak * 1e12,
-            f"assumed: {plan.utilisation:.0%} of {name}'s {peak:g} TFLOP/s in dense bf16",
-        )
-    return _product_speed(), "measured: a product of matrices on this CPU"
+    if kind == "cpu":
+        return _product_speed(), "measured: a product of matrices on this CPU"
+    name = plan.gpu or USUAL
+    if plan.gpu is None and torch.cuda.is_available():
+        own = torch.cuda.get_device_name()
+        name = next((one for one in ("H200", "H100", "L40S", "A100") if one in own), name)
+    _, peak = GPUS[name]
+    share = plan.utilisation
+    source = f"assumed: {share:.0%} of {name}'s {peak:g} TFLOP/s in dense bf16"
+    return share * peak * 1e12, source
 
 
 def _product_speed() -> float:

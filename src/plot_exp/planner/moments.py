@@ -11,6 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
+
+from plot_exp.errors import RunError
 from plot_exp.planner.ledger import Ledger
 from plot_exp.planner.rehearsal import Scene, rehearse
 from plot_exp.planner.shape import period, with_layers
@@ -54,7 +60,22 @@ class Step:
 
 
 def step_of(scene: Scene) -> Step:
-    """A step of the whole model."""
+    """A step of the whole model.
+
+    Raises:
+        RunError: the model's way depends on numbers, which a rehearsal has none of.
+    """
+    try:
+        return _step_of(scene)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise RunError(
+            f"model.name={scene.config.model.name}: a pass through this model depends on its "
+            f"numbers ({error}), so that it cannot be planned; run a few steps and read "
+            "train/memory_gb"
+        ) from error
+
+
+def _step_of(scene: Scene) -> Step:
     count = scene.shape.get_text_config().num_hidden_layers
     unit = period(scene.shape)
     if count <= 4 * unit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from plot_exp.config.schema import Config
@@ -11,13 +12,14 @@ from plot_exp.data.packing import PADDED, Layout
 from plot_exp.data.tokenise import TokenisedExample
 from plot_exp.models.attention import FLEX_BLOCK, attends_by_rows
 from plot_exp.models.layout_support import obstacle
+from plot_exp.models.shape import origin_of
 from plot_exp.planner.batches import Items, Load, load_of, positions_of
 from plot_exp.planner.devices import Devices, devices_of, speed_of
 from plot_exp.planner.ledger import Ledger, rehearsing
 from plot_exp.planner.moments import Moment, Step, step_of
 from plot_exp.planner.rehearsal import FILLING, Scene
 from plot_exp.planner.shape import build_policy, model_shape, period, with_layers
-from plot_exp.planner.terms import build_terms
+from plot_exp.planner.terms import build_terms, geometry_bytes
 
 # The workspace that cuBLAS takes from torch's allocator on Hopper; others take 8 MiB.
 KERNELS = {"cuda": 32 * 2**20, "cpu": 0}
@@ -107,8 +109,9 @@ def make_plan(config: Config, data: Data, shape: Any = None) -> Plan:
         load = replace(load, steps=max(1, count))
     steps = [step_of(scene) for scene in _scenes(config, shape, devices, layout, form, load, data)]
     highest = max(steps, key=lambda step: step.peak.total)
-    moments = [*_around(config, highest, devices, data), *highest.moments]
-    moments = [_with_the_rest(moment, devices, data) for moment in moments]
+    geometry = geometry_bytes(config, vocab_size, shape.get_text_config().hidden_size)
+    moments = [_loading(config, highest, devices), *highest.moments]
+    moments = [_with_the_rest(moment, devices, data, geometry) for moment in moments]
     moments.sort(key=lambda moment: -moment.total)
     return Plan(
         config,
@@ -206,7 +209,7 @@ def _scenes(
     if form == "cached":
         filling = _heaviest_chunk(data.train, config.trainer.validation_batch_size, layout)
     prompts = None
-    if config.eval.generations and config.eval.preferences is not None and data.validation:
+    if config.eval.generations and data.validation:
         longest = max(len(item.prompt_ids) for item in data.validation)
         rows = min(config.eval.batch_size, config.eval.generations, len(data.validation))
         prompts = (rows, longest)
@@ -234,17 +237,17 @@ def _heaviest_chunk(items: Sequence[TokenisedExample], size: int, layout: Layout
     return max(chunks, key=lambda chunk: positions_of(chunk, layout), default=())
 
 
-def _around(config: Config, step: Step, devices: Devices, data: Data) -> list[Moment]:
-    """Loading: on a CPU the file's pages count until the weights are copied out of them."""
-    weights = max((moment.parts.get("weights", 0.0) for moment in step.moments), default=0.0)
-    parts = {"weights": weights}
+def _loading(config: Config, step: Step, devices: Devices) -> Moment:
+    """On a CPU the pages of the weights' files count as the process's while they are mapped."""
+    parts = {"weights": max(moment.parts.get("weights", 0.0) for moment in step.moments)}
     if devices.kind == "cpu" and config.model.weights == "pretrained":
-        parts["the weights' file, mapped"] = weights
-    return [Moment("loading", parts)]
+        files = Path(origin_of(config.model)).glob("*.safetensors")
+        parts["the weights' files, mapped"] = sum(file.stat().st_size for file in files)
+    return Moment("loading", parts)
 
 
-def _with_the_rest(moment: Moment, devices: Devices, data: Data) -> Moment:
-    """A moment with what is there throughout, or grows within it."""
+def _with_the_rest(moment: Moment, devices: Devices, data: Data, geometry: float) -> Moment:
+    """A moment with what is there throughout."""
     parts = dict(moment.parts)
     if moment.phase == FILLING:
         parts = {part: size for part, size in parts.items() if part not in LATER}
@@ -252,6 +255,7 @@ def _with_the_rest(moment: Moment, devices: Devices, data: Data) -> Moment:
         parts["kernels' workspace"] = KERNELS["cuda"]
     elif data.host_bytes and moment.phase != "loading":
         parts["tokenised examples"] = data.host_bytes
+    parts["loss terms"] = parts.get("loss terms", 0.0) + geometry
     return Moment(moment.phase, {part: size for part, size in parts.items() if size >= 1})
 
 
