@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -150,6 +151,9 @@ class Run:
         for size in by_rank[rank]:
             batches.append(self.collate(items[:size]))
             items = items[size:]
+        # Every process takes as many passes, idle ones if it has no more examples.
+        while len(batches) < max(len(row) for row in by_rank):
+            batches.append(replace(self.collate(self.data(1)), idle=True))
         first = 0 if world is None else sum(len(row) for row in by_rank[:rank])
 
         request = self.composite.request
@@ -178,7 +182,7 @@ class Run:
             carried=carried,
             pull_back=pull_back,
             world=world,
-            mismatched=self.mismatched(batches, world),
+            mismatched=self.mismatched([one for one in batches if not one.idle], world),
         )
         return outcome, [parameter.grad.clone() for parameter in self.policy.parameters()]
 

@@ -1,4 +1,7 @@
-"""Two processes give the loss and the gradient of one: 1×6 ≡ 2 processes with any microbatches."""
+"""Two processes give the loss and the gradient of one: 1×6 ≡ 2 processes with any microbatches.
+
+So they do where each of them has a part of every weight.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,21 @@ JOBS += [
     {"loss": "aot+plot", "sizes": [[2], [2]], "mode": "microbatch", "dropout": 0.0},
     {"loss": "dpo+plot", "sizes": [[2, 1], [2, 1]], "mode": "exact", "dropout": 0.3},
     {"loss": "aot+plot", "sizes": [[3], [1, 2]], "mode": "exact", "dropout": 0.3},
+    # The last batch of a run may hold fewer examples than there are processes.
+    {"loss": "dpo", "sizes": [[1], []], "mode": "exact", "dropout": 0.0},
+    {"loss": "orpo", "sizes": [[2, 2], [2]], "mode": "exact", "dropout": 0.0},
+    {"loss": "aot+plot", "sizes": [[2], []], "mode": "exact", "dropout": 0.0},
+    {"loss": "dpo+plot", "sizes": [[2], []], "mode": "microbatch", "dropout": 0.0},
+    {"loss": "dpo+plot", "sizes": [[2], []], "mode": "carried", "dropout": 0.0},
 ]
+# Weights in parts (FSDP2).
+PARTS = [
+    {"loss": loss, "sizes": sizes, "mode": "exact", "dropout": 0.0}
+    for loss in ("dpo", "aot", "pro", "dpo+plot")
+    for sizes in ([[3], [3]], [[2, 2], [2]], [[2], []])
+]
+PARTS.append({"loss": "dpo+plot", "sizes": [[2, 1], [2, 1]], "mode": "exact", "dropout": 0.3})
+JOBS = [job | {"parts": False} for job in JOBS] + [job | {"parts": True} for job in PARTS]
 
 
 def free_port() -> int:

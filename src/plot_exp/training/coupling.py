@@ -110,7 +110,7 @@ def accumulate(
         return _exact(
             microbatches, score_policy, score_reference, composite, counts, totals, pull_back, world
         )
-    stale = _Stale(last, world, len(microbatches)) if coupled and last else None
+    stale = _Stale(last, world, len(counts)) if coupled and last else None
     parts: list[Part] = []
     results: list[dict[str, TermResult]] = []
     for index, batch in enumerate(microbatches):
@@ -204,13 +204,16 @@ def _exact(
 class _Stale:
     """The last step's parts, with the place of one of this step's left free.
 
-    Each process has as many microbatches as in the last step, but for the shorter last batch.
+    Args:
+        count: this process's microbatches; as many as in the last step, but for the shorter last
+            batch.
     """
 
     def __init__(self, carried: Sequence[Part], world: World, count: int) -> None:
         self.carried = carried
-        self.first = world.rank * count
-        self.count = max(1, world.size * count)
+        counts, _ = world.gather_objects([count])
+        self.first = sum(counts[: world.rank])
+        self.count = sum(counts)
 
     def others(self, index: int) -> list[Part]:
         """Every part of the last step but the one at this microbatch's place."""
