@@ -142,3 +142,12 @@ def test_a_model_that_was_only_measured_has_no_loss(make_run: MakeRun, tmp_path:
     assert column.title == "tiny"
     report.run(Config.model_construct(runs=str(run_dir)), tmp_path)
     assert "**PLOT** is a reconstruction" not in (run_dir / "report.md").read_text()
+
+
+def test_a_term_at_a_share_of_another_ones_gradient_is_compared_without_it(
+    run_of: Callable[..., contents.Contents],
+) -> None:
+    share = {"emo": {"weight": 1.0, "gradient_share": 0.3}}
+    groups = grouped([run_of("dpo"), run_of("dpo+emo", 0, share), run_of("dpo+sft")])
+    found = {group.loss: baseline_of(group, groups) for group in groups}
+    assert found == {"dpo": None, "dpo+emo": groups[0], "dpo+sft": None}

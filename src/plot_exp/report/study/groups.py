@@ -112,9 +112,18 @@ def _order(group: Group) -> tuple[str, list[tuple[str, float, str]]]:
 
 
 def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
-    """The group without the auxiliary terms and otherwise as this one; None where there is none."""
+    """The group without the added terms and otherwise as this one; None where there is none.
+
+    Added are auxiliary terms, and any whose weight is set by its share of another one's gradient.
+    """
     terms = group.loss.split("+")
-    vanilla = "+".join(term for term in terms if term in TERMS and not TERMS[term].auxiliary)
+    vanilla = "+".join(
+        term
+        for term in terms
+        if term in TERMS
+        and not TERMS[term].auxiliary
+        and group.settings.get(f"loss.{term}.gradient_share") is None
+    )
     if vanilla in ("", group.loss):
         return None
     for other in groups:

@@ -27,7 +27,7 @@ OUTCOMES_NOTE = (
 )
 DIFFERENCES_NOTE = (
     "Mean difference on the same seeds [95 % interval by Student's t; from two seeds on]; bold "
-    "where the interval leaves zero out. The baseline is the same loss without its auxiliary terms."
+    "where the interval leaves zero out. The baseline is the same loss without its added terms."
 )
 
 
