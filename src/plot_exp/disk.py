@@ -27,14 +27,20 @@ def require_space(path: Path, needed: int) -> None:
         raise PausedError(full_disk(path, needed))
 
 
-def full_disk(path: Path, needed: int | None = None) -> str:
-    """The sentence for a file that a full disk has no room for."""
+def full_disk(path: Path, needed: int | None = None, reason: str = "") -> str:
+    """The sentence for a file that a full disk has no room for.
+
+    Args:
+        needed: bytes, where they are known.
+        reason: what the system says.
+    """
     folder = _existing(path.parent)
     free = free_bytes(folder)
     facts = [f"{_size(needed)} needed"] if needed is not None else []
+    said = f" ({reason})" if reason else ""
     facts += [f"{_size(free)} free"] if free is not None else []
     return (
-        f"{path} could not be written: the disk of {folder} is full or its quota is used up "
+        f"{path} could not be written{said}: the disk of {folder} is full or its quota is used up "
         f"({', '.join(facts)}); what was there before is untouched. Free some space, or move the "
         "folder to a larger disk, then go on"
     )

@@ -116,7 +116,7 @@ def write_json(path: Path, obj: Any) -> None:
 def unwritable(path: Path, error: OSError) -> RunError:
     """The sentence for a file that could not be written during a run."""
     if is_full(error):
-        return PausedError(full_disk(path))
+        return PausedError(full_disk(path, reason=reason(error)))
     return RunError(
         f"{path} could not be written ({reason(error)}); what was there before is untouched."
     )
