@@ -41,6 +41,7 @@ def test_a_preset_has_as_many_parameters_as_published(preset, variant, parameter
     config = shape(preset + variant)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
     assert model.num_parameters() == parameters
     assert model.model.layers[0].self_attn.head_dim == head_dim
     assert config.dtype == torch.bfloat16

@@ -246,3 +246,17 @@ def test_the_average_is_what_is_validated_and_left_and_is_resumed(
             assert torch.equal(kept[name], whole.validated[2][place])
     rest = Trained(tmp_path / "rest", adapter=adapter, ema=0.6, checkpoint=checkpoint)
     assert_same(whole, rest)
+
+
+def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path) -> None:
+    def gradients(clip: float) -> tuple[torch.Tensor, float]:
+        run = Trained(tmp_path / str(clip), steps=1, gradient_clip=clip)
+        parameters = run.module.policy.trainable()
+        whole = torch.cat([one.grad.flatten() for one in parameters if one.grad is not None])
+        return whole, run.logged[1]["train/grad_norm"]
+
+    free, norm = gradients(1e6)
+    clipped, noted = gradients(1e-3)
+    assert free.norm().item() == pytest.approx(norm)
+    assert noted == norm > 1e-3
+    torch.testing.assert_close(clipped, free * (1e-3 / norm), rtol=1e-3, atol=0)
