@@ -87,6 +87,8 @@ def is_shared(config: Config) -> bool:
 def settled(config: Config) -> Config:
     """The configuration with `auto` replaced by what this machine or the launcher gives.
 
+    A plan is of devices that may be elsewhere, and keeps it.
+
     Raises:
         UserError: several processes were started for what is the work of one.
     """
@@ -108,9 +110,9 @@ def settled(config: Config) -> Config:
             f"{outside.size} processes were started, and {what} is the work of one: "
             "start one, or write trainer=ddp or trainer=fsdp to share a training run"
         )
-    elif trainer.devices == "auto":
+    elif trainer.devices == "auto" and config.task != "plan":
         update = {"devices": 1}
-    if trainer.precision == "auto":
+    if trainer.precision == "auto" and config.task != "plan":
         update["precision"] = "bf16-mixed" if _on_gpu(trainer.accelerator) else "32-true"
     if not update:
         return config

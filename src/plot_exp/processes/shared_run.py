@@ -71,10 +71,14 @@ def _told(session: Joined, outcome: Outcome) -> Outcome:
     # A broken connection is what others see of a process that failed.
     cause = session.cause() if outcome.unexpected else None
     cause = cause or session.fail(own)
-    message = cause.message
-    if cause.lost and (outcome.run_dir / "config.yaml").is_file():
-        message += f"; go on with: python -m plot_exp resume={outcome.run_dir}"
-    return replace(outcome, exit_code=cause.exit_code, message=message)
+    return replace(outcome, exit_code=cause.exit_code, message=_said(cause, outcome.run_dir))
+
+
+def _said(failure: Failure, run_dir: Path) -> str:
+    """The failure, and how to go on where nothing but chance ended the run."""
+    if failure.lost and (run_dir / "config.yaml").is_file():
+        return f"{failure.message}; go on with: python -m plot_exp resume={run_dir}"
+    return failure.message
 
 
 def _alarm(ranks: Ranks, run_dir: Path) -> Callable[[Failure], None]:
@@ -82,7 +86,7 @@ def _alarm(ranks: Ranks, run_dir: Path) -> Callable[[Failure], None]:
 
     def end(failure: Failure) -> None:
         if ranks.rank == 0:
-            complain(failure.message)
+            complain(_said(failure, run_dir))
         sys.stderr.flush()
         os._exit(failure.exit_code)
 

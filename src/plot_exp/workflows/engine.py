@@ -22,6 +22,7 @@ from plot_exp.files import replacing
 from plot_exp.training.preemption import Preemption
 from plot_exp.training.retention import NAME as CHECKPOINT_NAME
 from plot_exp.training.retention import Checkpoints, stored_bytes
+from plot_exp.workflows.device import device_of
 from plot_exp.workflows.strategies import in_parts, strategy_of
 
 
@@ -72,7 +73,7 @@ def build_trainer(
     )
     shared = strategy_of(config)
     return pl.Trainer(
-        accelerator=config.accelerator,
+        accelerator=device_of(config).type,
         # Weights are cast where the model is opened, its reference's among them.
         precision=config.precision if config.precision == "bf16-mixed" else "32-true",
         max_steps=steps,
