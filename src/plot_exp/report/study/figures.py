@@ -22,6 +22,7 @@ COMPARED = (
     "eval/perplexity_under_reference",
 )
 CURVES = ("train/loss", "val/reward_accuracy", "train/reward_margin", "train/plot/distance")
+WIDTH = 9.5  # inches; ten characters of a title or fourteen of a label take one
 MOST_CURVES = 8
 MARKS = 8
 
@@ -52,9 +53,11 @@ def _comparison(
     rows = -(-len(measures) // columns)
     lines = sum(wrapped(group.label).count("\n") + 1 for group in groups)
     height = 1.2 + 0.2 * lines + 0.05 * len(groups)
-    figure, axes = panels(rows, columns, width=9.5, height=height)
+    figure, axes = panels(rows, columns, width=WIDTH, height=height)
+    longest = max(len(line) for group in groups for line in wrapped(group.label).split("\n"))
+    width = max(16, int(10 * (WIDTH - 0.07 * longest) / columns) - 2)
     for place, (axis, measure) in enumerate(zip(axes, measures, strict=False)):
-        _dots(axis, groups, measure, named=place % columns == 0, width=72 // columns)
+        _dots(axis, groups, measure, named=place % columns == 0, width=width)
     for axis in axes[len(measures) :]:
         axis.remove()
     yield saved(
