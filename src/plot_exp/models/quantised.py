@@ -6,6 +6,7 @@ norms and the head stay as they were loaded. bitsandbytes is imported only where
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ def require_bitsandbytes(key: str) -> Any:
     Raises:
         UserError: it is not installed, or cannot be imported on this machine.
     """
+    # It says which of its faster kernels are not there.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes
         import bitsandbytes.functional
