@@ -288,6 +288,9 @@ def _settings(wandb: Any) -> Any:
         "silent": True,
         "console": "off",
         "disable_code": True,
+        # It takes a remote's address with a token in the user's place; environment.json has the
+        # commit.
+        "disable_git": True,
         "save_code": False,
     }
     known = getattr(wandb.Settings, "model_fields", wanted)
