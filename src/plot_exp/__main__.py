@@ -128,7 +128,8 @@ def _resumes(override: str) -> bool:
 
 
 def _resume(overrides: list[str]) -> int:
-    named, given = [], []
+    named: list[str] = []
+    given: list[str] = []
     changes: dict[str, str] = {}
     for text in overrides:
         key, _, value = text.partition("=")

@@ -21,6 +21,7 @@ from plot_exp.training.metrics import response_metrics, term_metrics
 from plot_exp.training.part import Part
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.measure import Measurer
+from plot_exp.workflows.measured import preference_distribution
 from plot_exp.workflows.prepare import prepare
 from plot_exp.workflows.reference import open_reference
 
@@ -102,7 +103,7 @@ def test_the_distance_is_measured_with_and_without_the_term(measurer, loss):
     before, after = one.measure(one.prepared.start.policy), one.measure(policy)
     assert before.metrics["val/reward_accuracy"] == 0.5
     assert after.metrics["val/reward_margin"] != 0.0
-    facts = one.preference_distribution(before, after)
+    facts = preference_distribution(one, before, after)
     assert facts["in_loss"] is ("plot" in loss)
     assert facts["distance_before"] == before.metrics["val/transport_distance"]
     assert facts["distance_after"] == after.metrics["val/transport_distance"]

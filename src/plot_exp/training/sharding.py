@@ -8,6 +8,7 @@ not averaged: each has its share of one loss.
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -60,6 +61,8 @@ def shard(policy: Policy, mesh: DeviceMesh, weights: torch.dtype | None) -> None
     Raises:
         UserError: the model has no stack of layers to shard.
     """
+    # Scores are views of what the head gives, and nobody writes into them.
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")
     precision = MixedPrecisionPolicy()
     if weights is not None:
         precision = MixedPrecisionPolicy(param_dtype=weights, reduce_dtype=torch.float32)

@@ -32,7 +32,8 @@ from plot_exp.workflows.benchmarks import Measured, Opened, chosen, measure, ope
 from plot_exp.workflows.context import build_context
 from plot_exp.workflows.device import autocast, device_of
 from plot_exp.workflows.leakage import Leakage
-from plot_exp.workflows.measure import Measurer, write_measured
+from plot_exp.workflows.measure import Measurer
+from plot_exp.workflows.measured import write_measured
 from plot_exp.workflows.models import Start, open_saved, open_start
 from plot_exp.workflows.outcomes import publish, read_metrics, without, write_outcomes
 from plot_exp.workflows.prepare import prepare, without_sampling

@@ -25,9 +25,8 @@ from plot_exp.evals.preferences import (
     reward_quantiles,
     score_examples,
 )
-from plot_exp.evals.quick import sample_rows
-from plot_exp.evals.transport import distance, favoured_tokens, moved_tokens, summed_distribution
-from plot_exp.files import write_json, write_text
+from plot_exp.evals.transport import distance, summed_distribution
+from plot_exp.files import write_text
 from plot_exp.generators.base import Sampling
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.losses.base import Totals
@@ -40,7 +39,6 @@ from plot_exp.ops.scores import Request, Scores
 from plot_exp.progress import Bar, silent
 from plot_exp.tracking import Tracker
 from plot_exp.training.mismatched import mismatched_log_ratio
-from plot_exp.workflows.context import signed_difference
 from plot_exp.workflows.prepare import Prepared
 from plot_exp.workflows.shared_generator import SharedGenerator
 
@@ -260,63 +258,6 @@ class Measurer:
         write_text(run_dir / "generations.jsonl", "\n".join(lines) + "\n")
         columns = ["step", "category", "prompt", "answer"]
         tracker.table("generations", columns, [[row[key] for key in columns] for row in rows], step)
-
-    def preference_distribution(self, before: Measurement, after: Measurement) -> dict[str, Any]:
-        """What preference_distribution.json holds; empty without pairs or held-out examples."""
-        if self.plot is None or before.distribution is None or after.distribution is None:
-            return {}
-        tokenizer = self.prepared.start.tokeniser.tokenizer
-        names = [tokenizer.decode([token]) for token in range(self.context.vocab_size)]
-        counts = self.context.token_counts()
-        share_before, share_after = (
-            self.plot.restrict(found.to(self.plot.target.device, torch.float32)).cpu()
-            for found in (before.distribution, after.distribution)
-        )
-        return {
-            **favoured_tokens(
-                signed_difference(self.context), counts.chosen, counts.rejected, names
-            ),
-            "distance_before": distance(self.plot, before.distribution),
-            "distance_after": distance(self.plot, after.distribution),
-            "moved": moved_tokens(self.plot.target.cpu(), share_before, share_after, names),
-            "in_loss": "plot" in self.composite.terms,
-            "flows": self._flows(before, after, names),
-        }
-
-    def _flows(self, before: Measurement, after: Measurement, names: list[str]) -> dict[str, Any]:
-        """The large flows of transport before and after training."""
-        if self.plot is None:
-            return {}
-        rows: dict[str, Any] = {"form": self.plot.config.transport}
-        for when, measured in (("before", before), ("after", after)):
-            if measured.distribution is None:
-                continue
-            found = faithfulness(self.plot, self.context, measured.distribution)
-            if found is not None:
-                rows[when] = found.rows(names)
-        return rows
-
-
-def write_measured(
-    run_dir: Path | None, measurer: Measurer, before: Measurement, after: Measurement
-) -> dict[str, float]:
-    """Writes the answers side by side and the preference distribution.
-
-    Args:
-        run_dir: None writes nothing: every process of a run has to ask, for what it takes of
-            models in parts.
-
-    Returns:
-        The numbers for metrics.json, those from before training under `base/`.
-    """
-    distribution = measurer.preference_distribution(before, after)
-    if after.answers.sources and run_dir is not None:
-        rows = sample_rows(before.answers, after.answers)
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        write_text(run_dir / "samples.jsonl", "\n".join(lines) + "\n")
-    if distribution and run_dir is not None:
-        write_json(run_dir / "preference_distribution.json", distribution)
-    return after.metrics | {f"base/{key}": value for key, value in before.metrics.items()}
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, Any]]:

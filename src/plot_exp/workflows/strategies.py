@@ -30,8 +30,8 @@ from plot_exp.files import unwritable
 from plot_exp.models.policy import frozen_names
 from plot_exp.processes.ranks import Ranks
 from plot_exp.processes.session import current
-from plot_exp.training.plain_parts import PlainPlanner, require_plain
 from plot_exp.training.average import KEY
+from plot_exp.training.plain_parts import PlainPlanner, require_plain
 
 # What Lightning writes beside the parts: everything that is neither weights nor moments.
 FACTS = "meta.pt"
@@ -214,7 +214,7 @@ def _joined(checkpoint: Path) -> dict[str, Tensor]:
     empty = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith(("state_dict.policy.", MOMENTS)) and _of_weights(name, entry)
+        if isinstance(entry, TensorStorageMetadata) and _is_weight(name)
     }
     with warnings.catch_warnings():
         # That one process reads alone is what is meant.
@@ -227,10 +227,10 @@ def _joined(checkpoint: Path) -> dict[str, Tensor]:
     }
 
 
-def _of_weights(name: str, entry: Any) -> bool:
-    if not isinstance(entry, TensorStorageMetadata):
-        return False
-    return not name.startswith(MOMENTS) or name.endswith(f".{KEY}")
+def _is_weight(name: str) -> bool:
+    """Whether a weight or its average stands there."""
+    average = name.startswith(MOMENTS) and name.endswith(f".{KEY}")
+    return average or name.startswith("state_dict.policy.")
 
 
 def _unwritten(place: Path, error: BaseException) -> RunError:

@@ -41,7 +41,8 @@ from plot_exp.workflows.engine import (
 )
 from plot_exp.workflows.evaluate import after_training, before_training
 from plot_exp.workflows.export import export_model
-from plot_exp.workflows.measure import Measurer, write_measured
+from plot_exp.workflows.measure import Measurer
+from plot_exp.workflows.measured import write_measured
 from plot_exp.workflows.opening import Opened, open_run
 from plot_exp.workflows.prepare import Prepared
 
@@ -200,6 +201,8 @@ def _fit(
     settings = config.trainer
     if settings.activation_checkpointing:
         policy.checkpoint_activations()
+    if settings.compile:
+        policy.compile_layers()
     loader = StepLoader(
         prepared.train,
         batch_size=settings.batch_size,
