@@ -17,6 +17,12 @@ finished_run = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(finished_run)
 
 
+@pytest.fixture(scope="session")
+def make_finished_run() -> Callable[[Path, int], Path]:
+    """Makes a finished run in a folder, for what several tests share."""
+    return finished_run.make
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Makes a finished run: `make_run("name", seed=1)`."""

@@ -31,10 +31,10 @@ ACCURACY = {
 }
 
 
-def make_sweep(make_run: MakeRun, folder: Path) -> None:
+def make_sweep(make_run: Callable[[Path, int], Path], folder: Path) -> None:
     for (loss, alpha), values in ACCURACY.items():
         for seed, value in enumerate(values):
-            run_dir = make_run(f"{folder.name}/{loss}-{alpha}-{seed}", seed)
+            run_dir = make_run(folder / f"{loss}-{alpha}-{seed}", seed)
             settings: dict[str, Any] = yaml.safe_load((run_dir / "config.yaml").read_text())
             if alpha is None:
                 del settings["loss"]["plot"]
@@ -47,10 +47,12 @@ def make_sweep(make_run: MakeRun, folder: Path) -> None:
             (run_dir / "metrics.json").write_text(json.dumps(metrics))
 
 
-@pytest.fixture
-def written(make_run: MakeRun, tmp_path: Path) -> tuple[Path, Study]:
-    folder = tmp_path / "sweep"
-    make_sweep(make_run, folder)
+@pytest.fixture(scope="module")
+def written(
+    make_finished_run: Callable[[Path, int], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Study]:
+    folder = tmp_path_factory.mktemp("study") / "sweep"
+    make_sweep(make_finished_run, folder)
     runs = [contents.read(run) for run in compare.find(folder)]
     return folder, compare.write(folder, runs)
 
