@@ -26,7 +26,8 @@ class Children:
     """
 
     def __init__(self, config: Config, run_dir: Path, ranks: Ranks) -> None:
-        told = json.dumps({"config": config.plain(), "run_dir": str(run_dir)}).encode()
+        facts = {"config": config.plain(), "run_dir": str(run_dir), "parent": os.getpid()}
+        told = json.dumps(facts).encode()
         source = str(Path(plot_exp.__file__).parents[1])
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.started: list[subprocess.Popen[bytes]] = []

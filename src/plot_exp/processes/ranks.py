@@ -60,7 +60,10 @@ def started_outside() -> Ranks | None:
 def _of_slurm() -> Ranks:
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    slurm = SLURMEnvironment(auto_requeue=False)
+    try:
+        slurm = SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:  # it looks at the variables, and says what is wrong with them
+        raise UserError(f"SLURM: {error}") from error
     size = int(os.environ["SLURM_STEP_NUM_TASKS"])
     nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
     return Ranks(
