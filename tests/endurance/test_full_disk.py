@@ -81,7 +81,9 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
     monkeypatch.setattr("plot_exp.workflows.engine.require_space", lambda *_: None)
     place = small_disk / "checkpoints" / "step-2.ckpt"
     WholeCheckpointIO().save_checkpoint({"weights": torch.ones(100_000)}, place)
-    with pytest.raises(PausedError, match=r"step-4\.ckpt could not be written \(.*\): the disk of .*full"):
+    with pytest.raises(
+        PausedError, match=r"step-4\.ckpt could not be written \(.*\): the disk of .*full"
+    ):
         WholeCheckpointIO().save_checkpoint(
             {"weights": torch.ones(2_000_000)}, place.with_name("step-4.ckpt")
         )
