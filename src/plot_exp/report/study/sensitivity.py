@@ -57,10 +57,15 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
         alike = [group for group in groups if group.loss == loss]
         for key in _varied(alike):
             families = _families(alike, key)
+            telling = [
+                other
+                for other in (families[0][0] if families else {})
+                if len({str(fixed[other]) for fixed, _ in families}) > 1
+            ]
             for fixed, points in families:
                 label = loss if key == DATA_SIZE else f"{loss}, {_name(key)}"
-                if len(families) > 1:
-                    label += f"; {fixed}"
+                if telling:
+                    label += "; " + " ".join(f"{short(other)}={fixed[other]}" for other in telling)
                 found.append(Curve(key, label, points))
     return found
 
@@ -135,8 +140,10 @@ def _varied(alike: Sequence[Group]) -> list[str]:
     return [key for key in keys if len({str(group.settings.get(key)) for group in alike}) > 1]
 
 
-def _families(alike: Sequence[Group], key: str) -> list[tuple[str, list[tuple[float, Group]]]]:
-    """What else tells each family apart, and its points; only families of enough numbers."""
+def _families(
+    alike: Sequence[Group], key: str
+) -> list[tuple[dict[str, Any], list[tuple[float, Group]]]]:
+    """The other settings of each family, and its points; only families of enough numbers."""
     others = [other for other in _varied(alike) if other != key]
     parts: dict[str, list[Group]] = {}
     for group in alike:
@@ -146,7 +153,7 @@ def _families(alike: Sequence[Group], key: str) -> list[tuple[str, list[tuple[fl
     for part in parts.values():
         points = [(number, group) for group in part if (number := _number(group, key)) is not None]
         if len({number for number, _ in points}) >= FEWEST_POINTS:
-            fixed = " ".join(f"{short(other)}={part[0].settings.get(other)}" for other in others)
+            fixed = {other: part[0].settings.get(other) for other in others}
             found.append((fixed, sorted(points, key=lambda point: point[0])))
     return found
 
