@@ -30,7 +30,7 @@ MISTAKES = [
     ("batch_size=3", ["did you mean 'trainer.batch_size'"]),
     ("trainer.max_steps=0", ["trainer.max_steps=0", "must be 1 or more"]),
     ("trainer.max_steps=true", ["trainer.max_steps=true"]),
-    ("trainer=5", ["trainer=5", "cpu, gpu"]),
+    ("trainer=5", ["trainer=5", "cpu, ddp, fsdp, gpu"]),
     ("model=hf", ["model.name=null", "model.name=ID_OR_DIR"]),
     ("model=null", ["model=null", "no such option"]),
     ("~model", ["~model", "cannot be removed"]),
