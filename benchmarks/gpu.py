@@ -6,9 +6,9 @@
 bf16 weights, activation checkpointing, cached reference, one microbatch a step. Every weight is
 trained, with moments in bf16 or in eight bits (bitsandbytes), or LoRA of rank 16 on all linear
 layers. `dpo` and `dpo+plot` take their turns on the same batches, policy and optimizer, and the
-ratio is that of neighbours. Each case has a process of its own. No download: configuration and
-tokenizer are made here. The planner is asked first: what it says does not fit is not run, and its
-row says so. Writes benchmarks/results/gpu.md, or gpu_small.md with --small.
+ratio is that of neighbours. On a GPU each case has a process of its own. No download: configuration
+and tokenizer are made here. The planner is asked first: what it says does not fit is not run, and
+its row says so. Writes benchmarks/results/gpu.md, or gpu_small.md with --small.
 
 Model flops a step are those that the mathematics needs, whatever is computed twice: of each
 position in the rows (a prompt counts once) 2 a weight of the layers in the forward pass, and as
@@ -288,7 +288,8 @@ def main() -> None:
     rows = []
     for case in arguments.cases:
         for length in arguments.lengths:
-            rows += rows_of(case, length, _in_a_process(case, length, arguments), peak)
+            measure = run_case if arguments.small else _in_a_process
+            rows += rows_of(case, length, measure(case, length, arguments), peak)
             print("\n".join(rows[-2:]), flush=True)
     text = "\n".join([*title_of(arguments, peak), *rows]) + "\n"
     name = "gpu_small.md" if arguments.small else "gpu.md"
@@ -301,7 +302,7 @@ def _in_a_process(case: str, length: int, arguments: argparse.Namespace) -> dict
         into = Path(folder) / "found.json"
         command = [sys.executable, __file__, "--cases", case, "--lengths", str(length)]
         command += ["--batch", str(arguments.batch), "--steps", str(arguments.steps)]
-        command += ["--into", str(into), *(["--small"] if arguments.small else [])]
+        command += ["--into", str(into)]
         subprocess.run(command, check=True, env={**os.environ})
         found: dict[str, Any] = json.loads(into.read_text(encoding="utf-8"))
         return found
