@@ -111,7 +111,7 @@ MISTAKES = [
     ("model.tiny.heads=3", ["model.tiny.heads=3", "multiple"]),
     ("model=qwen7b model.shape.hidden_size=100", ["model.shape.hidden_size=100", "multiple"]),
     ("model=llama8b model.shape.num_key_value_heads=5", ["num_key_value_heads=5", "divide"]),
-    ("model.shape.layers=2", ["model.shape.layers", "num_hidden_layers"]),
+    ("model.shape.num_layers=2", ["model.shape.num_layers", "num_hidden_layers"]),
 ]
 
 
