@@ -65,3 +65,12 @@ def test_every_named_sweep_composes_at_every_size(sweep: str, size: str) -> None
 def test_an_unknown_sweep_is_named() -> None:
     with pytest.raises(UserError, match=r"sweep=alfa: no such option.*alpha"):
         points_of("sweep=alfa")
+
+
+def test_a_point_stands_in_one_folder_however_it_is_logged() -> None:
+    with opened() as hydra:
+        folders = {
+            str(composed(hydra, ["sweep=alpha", "seed=0", *extra]).hydra.sweep.subdir)
+            for extra in ([], ["logger=csv"], ["logger.mode=offline", "output_dir=elsewhere"])
+        }
+    assert len(folders) == 1
