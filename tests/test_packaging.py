@@ -83,7 +83,7 @@ def test_the_lowest_admitted_versions_are_the_ones_that_are_tested() -> None:
     extras = project["optional-dependencies"]
     listed = [
         *project["dependencies"],
-        *chain.from_iterable(extras[name] for name in ("exact", "lora", "test-tools")),
+        *chain.from_iterable(extras[name] for name in ("exact", "lora", "quantised", "test-tools")),
     ]
     lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
