@@ -123,6 +123,10 @@ class Ledger:
             self.live[part] += entry.size
             entry.part = part
 
+    def give_up(self, tensor: Tensor) -> None:
+        """Books a tensor's storage no longer: another one takes its place."""
+        self._let_go(id(tensor.untyped_storage()))
+
     def part_of(self, tensor: Tensor) -> str | None:
         """What a tensor's storage is booked as."""
         entry = self._entries.get(id(tensor.untyped_storage()))
@@ -164,6 +168,8 @@ class _Booking(TorchDispatchMode):
                 found = func(*args, **kwargs)
         else:
             found = func(*args, **kwargs)
+        if self._adds_gradients(func, given):
+            self.ledger.give_up(given[0])
         part = None
         if func is torch.ops.aten._to_copy.default and self.ledger.part_of(args[0]) in STORED:
             part = "autocast copies"
@@ -174,6 +180,16 @@ class _Booking(TorchDispatchMode):
         if count is not None and not _computed(given, kwargs):
             self.ledger.flops[self.ledger.phase] += count(*args, **kwargs, out_val=found)
         return found
+
+    def _adds_gradients(self, func: Any, given: list[Tensor]) -> bool:
+        """Whether autograd adds up two gradients of one tensor.
+
+        With numbers it does so in the first one's place, for which a tensor of a rehearsal, being
+        of a class of its own, is not taken. What runs again under checkpointing has grad mode on.
+        """
+        adds = func is torch.ops.aten.add.Tensor and not torch.is_grad_enabled()
+        alike = len(given) == 2 and given[0].shape == given[1].shape
+        return adds and alike and "backward" in self.ledger.phase
 
     def _book(self, tensor: Tensor, part: str | None) -> None:
         if part is None:
