@@ -105,8 +105,8 @@ def test_the_points_of_a_sweep_are_one_group_in_wandb(
     assert main(["-m", "seed=0,1", "name=s", "logger.mode=offline"]) == 0
     assert main(["name=alone", "logger.mode=offline"]) == 0
     assert [(run["group"], run["name"]) for run in begun] == [
-        ("s", "logger.mode=offline,seed=0"),
-        ("s", "logger.mode=offline,seed=1"),
+        ("s", "seed=0"),
+        ("s", "seed=1"),
         (None, "alone"),
     ]
     monkeypatch.setenv(GROUP, "mine")
