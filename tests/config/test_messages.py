@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plot_exp.config import combinations
+from plot_exp.config import combinations, loss_rules
 from plot_exp.config.composition import compose
 from plot_exp.config.keys import dotted, is_known
 from plot_exp.config.schema import Config
@@ -134,7 +134,7 @@ def test_several_wrong_values_are_told_at_once() -> None:
 
 def test_sft_needs_no_pairs() -> None:
     config = compose(["dataset=gsm8k", "dataset.rejected=none", "loss=sft"])
-    assert list(combinations._terms_find_what_they_need(config)) == []
+    assert list(loss_rules.terms_find_what_they_need(config)) == []
 
 
 def test_every_key_of_the_schema_is_known_and_mistyping_it_finds_it_again() -> None:

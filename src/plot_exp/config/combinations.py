@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from plot_exp.config.dataset import DatasetConfig
+from plot_exp.config import loss_rules, model_rules
+from plot_exp.config.dataset import WITHOUT_REJECTED, sources_of
 from plot_exp.config.evals import BENCHMARKS
 from plot_exp.config.limits import apply_limits
-from plot_exp.config.losses import TERMS, PLOTConfig
 from plot_exp.config.model import ModelConfig
 from plot_exp.config.problems import shown
 from plot_exp.config.safety import secrets_and_controls, unsafe_name
@@ -17,9 +17,6 @@ from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
 from plot_exp.files import reason
 
-# Forms of transport whose cost is a distance along lines.
-LINES = ("line", "path", "sliced")
-WITHOUT_REJECTED = ("gsm8k", "math")
 FOLDERS = {"resume": "a run directory", "run": "a run directory", "runs": "a directory of runs"}
 
 
@@ -73,105 +70,8 @@ def _several_devices_have_a_strategy(config: Config) -> Iterator[str]:
             )
 
 
-def _terms_find_what_they_need(config: Config) -> Iterator[str]:
-    if config.task != "train":
-        return
-    for key, dataset in _sources(config.dataset):
-        for term in config.loss:
-            if not _has_no_rejected(dataset):
-                continue
-            if TERMS[term].needs_pairs or TERMS[term].needs_rejected:
-                none = dataset.name in WITHOUT_REJECTED
-                yield (
-                    f"loss={'+'.join(config.loss)} with {key}.rejected={dataset.rejected}: "
-                    f"{term!r} compares chosen with rejected responses, and "
-                    + (f"{dataset.name} has none" if none else "this leaves them out")
-                    + f"; write {key}.rejected={'corrupt (or sampled)' if none else 'given'}, "
-                    "or loss=sft"
-                )
-
-
-def _gradient_share_has_two_sides(config: Config) -> Iterator[str]:
-    others = [term for term in config.loss if not TERMS[term].auxiliary]
-    for term, section in config.loss.items():
-        share = getattr(section, "gradient_share", None)
-        if share is None:
-            continue
-        key = f"loss.{term}.gradient_share={share:g}"
-        if not others or others[0] == term:
-            yield (
-                f"{key}: a share of another term's gradient, and loss={'+'.join(config.loss)} has "
-                "none before it that is trained for itself; "
-                f"write loss=dpo+{term}, say, or leave it out"
-            )
-        elif getattr(section, "weight", None) == 0:
-            factor = "alpha" if term == "plot" else "weight"
-            yield (
-                f"{key} with loss.{term}.{factor}=0: the first step is taken with that factor, "
-                "and a gradient of zero has no share; give it a positive one"
-            )
-
-
-def _a_cost_is_read_by_the_transport(config: Config) -> Iterator[str]:
-    section = config.loss.get("plot")
-    if not isinstance(section, PLOTConfig):
-        return
-    if section.cost_distance != "straight" and section.transport in ("sinkhorn", "exact"):
-        yield (
-            f"loss.plot.cost_distance={section.cost_distance} with loss.plot.transport="
-            f"{section.transport}: light tokens are summed up at one point there, and a graph "
-            "has none between tokens; write loss.plot.transport=dual"
-        )
-    if section.transport not in LINES:
-        return
-    for key, field in PLOTConfig.model_fields.items():
-        value = getattr(section, key)
-        if key.startswith("cost_") and value != field.get_default(call_default_factory=True):
-            yield (
-                f"loss.plot.{key}={value} with loss.plot.transport={section.transport}: this form "
-                "has a line for a cost and does not read it; write loss.plot.transport=dual, or "
-                "leave it out"
-            )
-
-
-def _carried_potentials_have_one_batch(config: Config) -> Iterator[str]:
-    section = config.loss.get("plot")
-    if not isinstance(section, PLOTConfig) or section.transport != "dual":
-        return
-    if section.distribution != "batch":
-        yield (
-            f"loss.plot.transport=dual with loss.plot.distribution={section.distribution}: one set "
-            "of potentials follows one distribution; write loss.plot.distribution=batch, or "
-            "another transport"
-        )
-    if (coupling := config.trainer.coupling) != "exact":
-        yield (
-            f"loss.plot.transport=dual with trainer.coupling={coupling}: the potentials follow the "
-            "whole batch from step to step, not its parts; write trainer.coupling=exact"
-        )
-
-
-def _a_cached_reference_has_what_terms_ask(config: Config) -> Iterator[str]:
-    if config.reference_form != "cached":
-        return
-    for term in config.loss:
-        if asked := TERMS[term].asks_of_reference:
-            yield (
-                f"reference_form=cached with loss={'+'.join(config.loss)}: {term!r} reads the "
-                f"reference's {asked}, which no file keeps; leave reference_form out"
-            )
-
-
-def _kto_has_a_second_prompt(config: Config) -> Iterator[str]:
-    if "kto" in config.loss and config.trainer.batch_size == 1:
-        yield (
-            "loss=kto with trainer.batch_size=1: its reference point is estimated on prompts with "
-            "responses to other prompts of the batch; write trainer.batch_size=2 or more"
-        )
-
-
 def _rejected_fits_the_data(config: Config) -> Iterator[str]:
-    for key, dataset in _sources(config.dataset):
+    for key, dataset in sources_of(config.dataset):
         if dataset.rejected in ("corrupt", "sampled") and dataset.name not in WITHOUT_REJECTED:
             yield (
                 f"{key}.rejected={dataset.rejected}: made for data whose final answers can be "
@@ -194,7 +94,7 @@ def _mix_has_sources(config: Config) -> Iterator[str]:
 def _own_data_has_a_path(config: Config) -> Iterator[str]:
     if config.task != "train":
         return
-    for key, dataset in _sources(config.dataset):
+    for key, dataset in sources_of(config.dataset):
         if dataset.name == "jsonl" and dataset.path is None and dataset.hub_name is None:
             yield f"dataset=jsonl needs a file or directory: {key}.path=FILE"
 
@@ -268,79 +168,6 @@ def _published_annotations_stand_alone(config: Config) -> Iterator[str]:
         )
 
 
-def _heads_divide_the_hidden_size(config: Config) -> Iterator[str]:
-    tiny = config.model.tiny
-    if tiny.hidden_size % (2 * tiny.heads):
-        yield (
-            f"model.tiny.hidden_size={tiny.hidden_size}: must be a multiple of twice "
-            f"model.tiny.heads={tiny.heads}, since rotary positions turn pairs of dimensions"
-        )
-
-
-def _weights_can_be_kept_small(config: Config) -> Iterator[str]:
-    lora, sharded = config.model.lora, config.trainer.strategy == "fsdp"
-    if lora.quantised is not None and lora.rank is None:
-        yield (
-            f"model.lora.quantised={lora.quantised}: quantised weights are not trained; write "
-            "model.lora.rank=16, say, to train an adapter beside them, or leave it out"
-        )
-    for key, asked in {
-        f"model.lora.quantised={lora.quantised}": lora.quantised is not None,
-        "optimizer.eight_bit=true": config.optimizer.eight_bit,
-        "trainer.compile=true": config.trainer.compile,
-    }.items():
-        if asked and sharded:
-            yield f"{key} with trainer=fsdp: this has not been made to work; write trainer=ddp"
-    for key, value in {
-        "trainer.dropout": config.trainer.dropout,
-        "model.lora.dropout": lora.dropout,
-    }.items():
-        if config.trainer.compile and value:
-            yield (
-                f"trainer.compile=true with {key}={value}: masks that belong to tokens are drawn "
-                "outside of what is compiled; write one or the other"
-            )
-    if config.model.weights == "random" and lora.export == "adapter" and lora.rank is not None:
-        yield (
-            "model.lora.export=adapter with model.weights=random: the weights beneath are written "
-            "nowhere; write model.lora.export=merged"
-        )
-
-
-def _an_average_has_digits(config: Config) -> Iterator[str]:
-    model, precision = config.model, config.trainer.precision
-    if config.optimizer.ema is None or model.lora.rank is not None:
-        return
-    if precision == "bf16-true" or model.dtype in ("bfloat16", "float16"):
-        key = "trainer.precision" if precision == "bf16-true" else "model.dtype"
-        value = precision if precision == "bf16-true" else model.dtype
-        yield (
-            f"optimizer.ema={config.optimizer.ema} with {key}={value}: the average's small changes "
-            "round away in half precision; write model.dtype=float32 and "
-            "trainer.precision=bf16-mixed"
-        )
-
-
-def _attention_heads_fit(config: Config) -> Iterator[str]:
-    shape = config.model.shape
-    hidden, heads, groups = (
-        shape.hidden_size,
-        shape.num_attention_heads,
-        shape.num_key_value_heads,
-    )
-    if hidden and heads and hidden % (2 * heads):
-        yield (
-            f"model.shape.hidden_size={hidden}: must be a multiple of twice "
-            f"model.shape.num_attention_heads={heads}, since rotary positions turn pairs of "
-            "dimensions"
-        )
-    if heads and groups and heads % groups:
-        yield (
-            f"model.shape.num_key_value_heads={groups}: must divide "
-            f"model.shape.num_attention_heads={heads}"
-        )
-
-
 def _best_is_measured(config: Config) -> Iterator[str]:
     trainer = config.trainer
     if trainer.keep.best is None:
@@ -374,21 +201,6 @@ def _an_export_is_not_the_run(config: Config) -> Iterator[str]:
         yield f"export.path={path}: this is the run itself; name a folder in it or elsewhere"
 
 
-def _an_adapter_is_there_to_be_off(config: Config) -> Iterator[str]:
-    if config.reference_form != "adapter_off":
-        return
-    if config.reference != "policy":
-        yield (
-            f"reference_form=adapter_off with reference={config.reference}: that model has weights "
-            "of its own; write reference_form=auto"
-        )
-    elif config.model.lora.rank is None:
-        yield (
-            "reference_form=adapter_off: every weight is trained, so there is no adapter to switch "
-            "off; write model.lora.rank=16, say, or reference_form=auto"
-        )
-
-
 RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _settings_hold_no_secret,
     _name_is_a_folder_name,
@@ -402,34 +214,10 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     _mix_has_sources,
     _own_data_has_a_path,
     _rejected_fits_the_data,
-    _terms_find_what_they_need,
-    _gradient_share_has_two_sides,
-    _a_cost_is_read_by_the_transport,
-    _carried_potentials_have_one_batch,
-    _a_cached_reference_has_what_terms_ask,
-    _an_adapter_is_there_to_be_off,
-    _kto_has_a_second_prompt,
-    _heads_divide_the_hidden_size,
     _best_is_measured,
-    _attention_heads_fit,
-    _weights_can_be_kept_small,
-    _an_average_has_digits,
+    *loss_rules.RULES,
+    *model_rules.RULES,
 )
-
-
-def _sources(dataset: DatasetConfig) -> Iterator[tuple[str, DatasetConfig]]:
-    """The key and section of every dataset that is read."""
-    if dataset.name == "mix":
-        for name, source in (dataset.sources or {}).items():
-            yield f"dataset.sources.{name}", source
-    else:
-        yield "dataset", dataset
-
-
-def _has_no_rejected(dataset: DatasetConfig) -> bool:
-    return dataset.rejected == "none" or (
-        dataset.rejected == "given" and dataset.name in WITHOUT_REJECTED
-    )
 
 
 def _check_models(config: Config) -> None:
@@ -440,7 +228,7 @@ def _check_models(config: Config) -> None:
 
 
 def _check_data_paths(config: Config) -> None:
-    for key, dataset in _sources(config.dataset):
+    for key, dataset in sources_of(config.dataset):
         if dataset.path is not None and not Path(dataset.path).expanduser().exists():
             raise UserError(f"{key}.path={dataset.path}: there is no such file or directory")
     importlib.import_module("plot_exp.data.sources").check(config.dataset)

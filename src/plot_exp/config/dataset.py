@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from plot_exp.config.base import LARGEST, Section
+
+WITHOUT_REJECTED = ("gsm8k", "math")
 
 DatasetName = Literal["demo", "hh_rlhf", "gsm8k", "math", "jsonl", "mix"]
 
@@ -61,3 +64,19 @@ class DatasetConfig(Section):
     size: int = Field(3000, ge=70)
     weight: float = Field(1.0, gt=0)
     sources: dict[str, DatasetConfig] | None = None
+
+
+def sources_of(dataset: DatasetConfig) -> Iterator[tuple[str, DatasetConfig]]:
+    """The key and section of every dataset that is read."""
+    if dataset.name == "mix":
+        for name, source in (dataset.sources or {}).items():
+            yield f"dataset.sources.{name}", source
+    else:
+        yield "dataset", dataset
+
+
+def has_no_rejected(dataset: DatasetConfig) -> bool:
+    """Whether training examples come without anything to reject."""
+    return dataset.rejected == "none" or (
+        dataset.rejected == "given" and dataset.name in WITHOUT_REJECTED
+    )
