@@ -58,6 +58,10 @@ class Devices:
         """See `Session.first`; `make` may call placed policies."""
         return self.session.first(name, make)
 
+    def opened(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` opens and places, by the first process before the others."""
+        return self.session.first(name, make)
+
     def idle_with(self, batch: Batch) -> None:
         """What a process scores while others need a pass of a policy in parts."""
 
@@ -109,6 +113,10 @@ class Parts(Devices):
             return self.session.first(name, made.pop)
         self.session.first(name, bool)  # waits for what the first one says
         return make()
+
+    def opened(self, name: str, make: Callable[[], T]) -> T:
+        """See `Devices`; a machine never holds more than one policy that is not cut yet."""
+        return self.session.in_turn(name, make)
 
     def idle_with(self, batch: Batch) -> None:
         """See `Devices`."""

@@ -43,16 +43,8 @@ def open_run(config: Config, run_dir: Path, devices: Devices, bar: Bar) -> Opene
     Raises:
         UserError: something that the configuration names cannot be used.
     """
-    prepared = devices.session.first("data", lambda: prepare(config, bar))
-    prepared.start = replace(prepared.start, devices=devices)
-    start, tokeniser = open_reference(config, prepared.start), prepared.start.tokeniser
-    if isinstance(start, Policy):
-        prepared.choose_layout(config, start)
-    devices.idle_with(prepared.collate([min(prepared.train, key=prepared.layout.length)]))
-    for policy in (prepared.start.policy, start):
-        if isinstance(policy, Policy):
-            devices.place(policy)
-    counted = prepared.train
+    prepared, start = devices.opened("data", lambda: _placed(config, devices, bar))
+    tokeniser, counted = prepared.start.tokeniser, prepared.train
     context = build_context(config, start, tokeniser, counted, prepared.layout)
     filter_training(config, prepared, start, context, bar)
     composite = build(config.loss, context)
@@ -61,6 +53,20 @@ def open_run(config: Config, run_dir: Path, devices: Devices, bar: Bar) -> Opene
     reference = settle_reference(config, start, prepared, composite, bar, earlier)
     context = build_context(config, reference, tokeniser, counted, prepared.layout)
     return Opened(prepared, start, reference, composite, context)
+
+
+def _placed(config: Config, devices: Devices, bar: Bar) -> tuple[Prepared, Reference]:
+    """The data, and the models on the run's devices."""
+    prepared = prepare(config, bar)
+    prepared.start = replace(prepared.start, devices=devices)
+    start = open_reference(config, prepared.start)
+    if isinstance(start, Policy):
+        prepared.choose_layout(config, start)
+    devices.idle_with(prepared.collate([min(prepared.train, key=prepared.layout.length)]))
+    for policy in (prepared.start.policy, start):
+        if isinstance(policy, Policy):
+            devices.place(policy)
+    return prepared, start
 
 
 def _reference_before(run_dir: Path) -> Form | None:
