@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from plot_exp.errors import RunError, UserError
-from plot_exp.files import prepare_folder, replacing, write_json, write_text
+from plot_exp.files import (
+    prepare_folder,
+    remove_leftovers,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_text_and_json_come_back_as_they_went(tmp_path: Path) -> None:
@@ -72,3 +78,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="this folder cannot be written"):
         prepare_folder(tmp_path / "file" / "run")
+
+
+def test_what_a_kill_left_goes_be_it_a_file_or_a_folder(tmp_path: Path) -> None:
+    (tmp_path / ".step-4.ckpt.aa.part").mkdir()
+    (tmp_path / ".step-4.ckpt.aa.part" / "__0_0.distcp").write_bytes(b"half")
+    (tmp_path / ".step-4.ckpt.bb.part").write_bytes(b"half")
+    (tmp_path / "step-2.ckpt").mkdir()
+    (tmp_path / ".of-a-person").write_bytes(b"kept")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".of-a-person", "step-2.ckpt"]
+    remove_leftovers(tmp_path / "not-there")

@@ -54,7 +54,7 @@ def export_model(
         RunError: the disk cannot be written.
     """
     try:
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-", suffix=".part"))
         try:
             keep_adapter = keep_adapter and has_adapter(policy.model)
             _settle_weights(policy, dtype, merged=not keep_adapter)

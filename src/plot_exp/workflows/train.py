@@ -116,7 +116,8 @@ def _settings_on_disk(config: Config, run_dir: Path) -> Iterator[None]:
 
     Bad input that shows only inside takes a new run's file away again.
     """
-    remove_leftovers(run_dir)
+    for folder in (run_dir, run_dir / "checkpoints"):
+        remove_leftovers(folder)
     prepare_cache(Path(config.cache_dir).expanduser())
     print(f"run folder: {run_dir}", flush=True)
     path = run_dir / "config.yaml"
