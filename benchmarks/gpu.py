@@ -292,8 +292,9 @@ def main() -> None:
             rows += rows_of(case, length, measure(case, length, arguments), peak)
             print("\n".join(rows[-2:]), flush=True)
     text = "\n".join([*title_of(arguments, peak), *rows]) + "\n"
-    name = "gpu_small.md" if arguments.small else "gpu.md"
-    write_text(Path(__file__).parent / "results" / name, text)
+    if list(arguments.cases) == list(CASES) or not arguments.small:
+        name = "gpu_small.md" if arguments.small else "gpu.md"
+        write_text(Path(__file__).parent / "results" / name, text)
     print(text)
 
 

@@ -41,6 +41,6 @@ def test_scaling_in_its_smallest_form() -> None:
 @pytest.mark.slow
 def test_a_7b_shape_in_small() -> None:
     small = ("--small", "--batch", "2", "--steps", "1", "--lengths", "48", "--cases", "lora")
-    found = rows(output_of("gpu.py", *small).split("# Training")[1])
+    found = rows(output_of("gpu.py", *small).split("# The GPU's benchmark")[1])
     assert [row[2] for row in found[1:]] == ["`dpo`", "`dpo+plot`"]
     assert all(float(row[3].replace(",", "")) > 0 for row in found[1:])

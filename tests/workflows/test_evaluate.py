@@ -184,7 +184,7 @@ def test_training_says_before_it_begins_what_cannot_be_measured_after(
     def reached(*_, **__):
         raise UserError("data are read")
 
-    monkeypatch.setattr("plot_exp.workflows.train.prepare", reached)
+    monkeypatch.setattr("plot_exp.workflows.opening.prepare", reached)
     train = ["logger=none", "trainer.progress=false", "hydra.run.dir=run"]
     assert main([*train, "eval=mt_bench"]) == 2
     said = capsys.readouterr()

@@ -173,7 +173,7 @@ class WandbLog:
         except Exception as error:
             before, self._lost, self._run = self._lost, True, None
             self._end_service()
-            again = not before and what != "finish" and self._begin_again()
+            again = not before and self._begin_again()
             logger.warning(
                 "%s (%s failed: %s); the files in %s are complete without it",
                 "W&B is lost, and this run goes on offline"
@@ -183,6 +183,9 @@ class WandbLog:
                 _brief(error),
                 self._folder,
             )
+            if again and what == "finish":
+                with suppress(Exception):
+                    send(self._run)
 
     def _begin_again(self) -> bool:
         """Begins the same run anew, offline, with all that was logged so far."""
