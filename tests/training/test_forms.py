@@ -260,3 +260,18 @@ def test_gradients_are_clipped_to_the_norm_together(tmp_path: Path) -> None:
     assert free.norm().item() == pytest.approx(norm)
     assert noted == norm > 1e-3
     torch.testing.assert_close(clipped, free * (1e-3 / norm), rtol=1e-3, atol=0)
+
+
+def test_an_average_stands_for_every_name_of_a_tied_weight(tmp_path: Path) -> None:
+    tied, own, average = torch.ones(3, 2), torch.full((3, 2), 2.0), torch.full((3, 2), 0.5)
+    content = {
+        "state_dict": {"policy.embedding": tied, "policy.head": tied, "policy.norm": own},
+        "averages": {"policy.embedding": average},
+    }
+    torch.save(content, tmp_path / "step-1.ckpt")
+
+    kept = weights_of(tmp_path / "step-1.ckpt")
+
+    assert torch.equal(kept["embedding"], average)
+    assert torch.equal(kept["head"], average)
+    assert torch.equal(kept["norm"], own)

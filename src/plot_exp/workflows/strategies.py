@@ -198,7 +198,7 @@ def weights_of(checkpoint: Path) -> dict[str, Tensor]:
     """
     if not in_parts(checkpoint):
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        state = content["state_dict"] | content.get("averages", {})
+        state = _averaged(content["state_dict"], content.get("averages", {}))
     else:
         state = _joined(checkpoint)
     return {
@@ -220,11 +220,24 @@ def _joined(checkpoint: Path) -> dict[str, Tensor]:
         # That one process reads alone is what is meant.
         warnings.filterwarnings("ignore", message="torch.distributed is")
         parts.load(empty, storage_reader=reader, planner=PlainPlanner())
-    # An average comes behind the weights that it stands for.
-    return {
-        name.removeprefix("state_dict.").removeprefix(MOMENTS).removesuffix(f".{KEY}"): value
-        for name, value in sorted(empty.items(), key=lambda one: one[0].startswith(MOMENTS))
-    }
+    weights, averages = {}, {}
+    for name, value in empty.items():
+        if name.startswith(MOMENTS):
+            averages[name.removeprefix(MOMENTS).removesuffix(f".{KEY}")] = value
+        else:
+            weights[name.removeprefix("state_dict.")] = value
+    return _averaged(weights, averages)
+
+
+def _averaged(weights: dict[str, Tensor], averages: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averages in the place of their weights; one of tied weights serves every name."""
+    found = weights | averages
+    for name in weights.keys() - averages.keys():
+        for other in averages.keys() & weights.keys():
+            alike = weights[other].shape == weights[name].shape
+            if alike and torch.equal(weights[other], weights[name]):
+                found[name] = averages[other]
+    return found
 
 
 def _is_weight(name: str) -> bool:
