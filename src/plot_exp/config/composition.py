@@ -48,11 +48,17 @@ def sweep_folder(name: str, size: str | None) -> str:
 
 
 def recipe_lr(otherwise: float, *, _root_: DictConfig) -> float:
-    """The model's learning rate for the loss's first term that is trained for itself."""
+    """The model's learning rate for the loss's first term that is trained for itself.
+
+    An adapter takes `recipe.adapter_lr` times as much.
+    """
     terms = [str(term) for term in _root_.get("loss") or {}]
     plain = [term for term in terms if term in TERMS and not TERMS[term].auxiliary]
     known = OmegaConf.select(_root_, "recipe.lr") or {}
-    return float(known.get((plain or terms or [""])[0], otherwise))
+    rate = float(known.get((plain or terms or [""])[0], otherwise))
+    if OmegaConf.select(_root_, "model.lora.rank") is None:
+        return rate
+    return float(f"{rate * float(OmegaConf.select(_root_, 'recipe.adapter_lr') or 1.0):.6g}")
 
 
 def with_adapter(yes: str, no: str, *, _root_: DictConfig) -> str:
