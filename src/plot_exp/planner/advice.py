@@ -13,6 +13,7 @@ from plot_exp.planner.plan import Plan
 LEAST_SAVING = 0.01
 LORA_RANK = 16
 CHUNK = 1_024
+DEVICES = 8
 
 Replan = Callable[[Config], Plan]
 Change = tuple[str, str, Config]
@@ -46,9 +47,23 @@ def advise(plan: Plan, replan: Replan) -> list[Advice]:
         tried.add(override)
         after = replan(changed).peak.total
         if after < (1 - LEAST_SAVING) * peak:
+            if changed.model.lora.rank != config.model.lora.rank and plan.devices.kind == "cuda":
+                found.append(_every_weight(config, replan))
             found.append(Advice(override, costs, after))
             config, peak = changed, after
     return found
+
+
+def _every_weight(config: Config, replan: Replan) -> Advice:
+    """What stands beside an adapter where every weight is to be trained: more devices."""
+    several = config.trainer.model_copy(update={"strategy": "fsdp", "devices": DEVICES})
+    update: dict[str, Any] = {"trainer": several}
+    named = f"trainer=fsdp trainer.devices={DEVICES}"
+    if config.optimizer.eight_bit:  # sharded weights keep whole moments
+        update["optimizer"] = config.optimizer.model_copy(update={"eight_bit": False})
+        named += " optimizer.eight_bit=false"
+    peak = replan(config.model_copy(update=update)).peak.total
+    return Advice(named, "in place of the rows below: every weight is trained", peak)
 
 
 def _changes(config: Config, plan: Plan) -> Iterator[Change]:
@@ -87,9 +102,9 @@ def _changes(config: Config, plan: Plan) -> Iterator[Change]:
         why = "weights in bf16: small steps round away unless adapters are trained"
         yield _set(config, "trainer", "precision", "bf16-true", why)
     if trainer.strategy != "fsdp" and plan.devices.kind == "cuda":
-        several = trainer.model_copy(update={"strategy": "fsdp", "devices": 8})
+        several = trainer.model_copy(update={"strategy": "fsdp", "devices": DEVICES})
         changed = config.model_copy(update={"trainer": several})
-        yield "trainer=fsdp trainer.devices=8", "eight devices", changed
+        yield f"trainer=fsdp trainer.devices={DEVICES}", f"{DEVICES} devices", changed
 
 
 def _smaller_states(config: Config) -> Iterator[Change]:
