@@ -76,6 +76,7 @@ MISTAKES = [
     ("loss.plot.transport=dual loss.plot.distribution=position", ["distribution=batch"]),
     ("loss.plot.transport=dual trainer.coupling=microbatch", ["coupling=exact"]),
     ("loss.plot.transport=dual trainer.coupling=carried", ["carried", "coupling=exact"]),
+    ("trainer.devices=0", ["trainer.devices=0: must be 'auto' or 1 or more"]),
     ("loss.plot.gradient_share=0", ["loss.plot.gradient_share=0", "greater than 0"]),
     ("loss=deft loss.deft.filter=1.5", ["loss.deft.filter=1.5", "1.0 or less"]),
     ("loss=tdpo reference_form=cached", ["'tdpo'", "whole distributions", "reference_form"]),

@@ -101,7 +101,7 @@ def _own_data_has_a_path(config: Config) -> Iterator[str]:
 
 def _task_has_its_folder(config: Config) -> Iterator[str]:
     if config.task == "export" and config.run is None:
-        yield "task=export needs a finished run: run=RUN_DIR"
+        yield "task=export needs a run: run=RUN_DIR"
     benchmarks = any(getattr(config.eval, name) is not None for name in BENCHMARKS)
     if config.task == "evaluate" and config.run is None and not benchmarks:
         yield (

@@ -30,6 +30,8 @@ KINDS = {
     "list": "a list, such as [a,b]",
     "tuple": "a list, such as [a,b]",
 }
+# What the path of an error has where a value may be of several kinds: no key of ours.
+ALTERNATIVE = re.compile(r"\[|^constrained-|^(int|float|bool|str)$")
 SECTIONS = ("dict_type", "model_type", "model_attributes_type")
 
 
@@ -47,7 +49,19 @@ def validated(model: type[Model], content: Any, source: str | None = None) -> Mo
     except ValidationError as error:
         lines = [describe(details, path, model) for path, details in _errors(error, ())]
         prefix = f"{source}: " if source else ""
-        raise UserError("\n".join(prefix + line for line in dict.fromkeys(lines))) from error
+        raise UserError("\n".join(prefix + line for line in _alternatives(lines))) from error
+
+
+def _alternatives(lines: list[str]) -> list[str]:
+    """One sentence for a value that may be of several kinds."""
+    expected: dict[str, dict[str, None]] = {}
+    for line in lines:
+        said, _, must = line.partition(": must be ")
+        expected.setdefault(said, {})[must] = None
+    return [
+        said + ": must be " * any(musts) + " or ".join(filter(None, musts))
+        for said, musts in expected.items()
+    ]
 
 
 def _errors(
@@ -65,7 +79,7 @@ def _errors(
 
 def describe(details: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel]) -> str:
     """One sentence for one error."""
-    key = ".".join(str(part) for part in path)
+    key = ".".join(str(part) for part in path if not ALTERNATIVE.search(str(part)))
     value, kind, context = details["input"], details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
         from plot_exp.config.keys import unknown_key

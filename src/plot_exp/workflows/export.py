@@ -178,6 +178,11 @@ def _keeps_adapter(config: Config, trained: Config) -> bool:
             f"export.adapter=keep: the run {config.run} trained every weight, so that there is no "
             "adapter; leave it out"
         )
+    if keep and trained.model.weights == "random":
+        raise UserError(
+            "export.adapter=keep: the weights beneath are random and were kept nowhere, so that "
+            "nobody could load the adapter; write export.adapter=merge"
+        )
     return keep or (config.export.adapter is None and trained.model.lora.export == "adapter")
 
 
