@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 from PIL import Image
 
@@ -37,6 +38,21 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def report(run_dir: Path) -> str:
     run.write(run_dir)
     return (run_dir / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_headline_says_which_weights_were_measured(
+    make_run: MakeRun, no_pictures: None
+) -> None:
+    run_dir = make_run()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    (run_dir / "metrics.json").write_text(json.dumps({**metrics, "train/exported_step": 20.0}))
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    config.setdefault("trainer", {})["keep"] = {"best": "val/loss"}
+    config.setdefault("optimizer", {})["ema"] = 0.9
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+
+    said = "the average of the weights after step 20, the best by val/loss"
+    assert f"Measured and exported: {said}." in report(run_dir).replace("\\", "")
 
 
 def test_a_whole_run(make_run: MakeRun, nasty: str) -> None:

@@ -34,8 +34,20 @@ def headline(contents: Contents) -> str:
     return (
         f"**{escape(str(contents.setting('model.name', '?')))}** on "
         f"**{escape(str(contents.setting('dataset.name', '?')))}**, loss **{escape(loss)}**, "
-        f"seed {contents.setting('seed', '?')}, {done}."
+        f"seed {contents.setting('seed', '?')}, {done}.{_what_was_kept(contents, steps)}"
     )
+
+
+def _what_was_kept(contents: Contents, steps: int | None) -> str:
+    """A sentence where the weights that were measured are not simply the last ones."""
+    kept = (contents.metrics or {}).get("train/exported_step", steps)
+    average = contents.setting("optimizer.ema")
+    if kept == steps and average is None:
+        return ""
+    best = contents.setting("trainer.keep.best")
+    weights = "the average of the weights" if average is not None else "the weights"
+    why = f", the best by {escape(str(best))}" if kept != steps else ""
+    return f" Measured and exported: {weights} after step {kept:.0f}{why}."
 
 
 def _measured_alone(contents: Contents) -> str:
