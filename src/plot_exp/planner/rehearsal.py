@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from plot_exp.config.schema import Config, OptimizerConfig
+from plot_exp.config.schema import Config
 from plot_exp.data.collate import Batch, collate
 from plot_exp.data.packing import Layout
 from plot_exp.losses.composite import Composite
 from plot_exp.models.policy import Policy
 from plot_exp.models.reference import PolicyStart, Reference
-from plot_exp.module import PreferenceModule
 from plot_exp.ops.memory import supposing
 from plot_exp.ops.scores import Request, Scores
 from plot_exp.planner.attention import row_attention
 from plot_exp.planner.batches import Items
 from plot_exp.planner.devices import Devices
 from plot_exp.planner.ledger import Gathered, Ledger, rehearsing
+from plot_exp.planner.phases import following
 from plot_exp.planner.shape import build_policy, layers_of
-from plot_exp.planner.states import FOUR_BITS, make_states
+from plot_exp.planner.states import FOUR_BITS
+from plot_exp.planner.step import rehearsed_module
 from plot_exp.planner.terms import build_terms
-from plot_exp.training.gradients import TermGradientMeter
-from plot_exp.training.world import BUCKET, World
 from plot_exp.workflows.device import autocast
 
 FILLING = "filling the reference's cache"
@@ -89,82 +87,6 @@ class KnownScores:
         return
 
 
-class _Module(PreferenceModule):
-    """The run's own training step, without a trainer around it and without reading a number."""
-
-    ledger: Ledger
-
-    def attach(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self._own = torch.optim.AdamW(self.policy.trainable())
-
-    def optimizers(self, *_: Any, **__: Any) -> Any:
-        return _Optimizer(self._own, self.ledger, self.optimizer_settings)
-
-    def lr_schedulers(self) -> Any:
-        return _Nothing()
-
-    def _read_faults(self) -> bool:
-        return False
-
-    def _meter(self, step: int, logging: bool) -> TermGradientMeter | None:
-        """A step that logs, which every run begins with and comes back to."""
-        meter = super()._meter(step, logging)
-        return None if meter is None else _Meter(meter, self.ledger)
-
-    def _step_metrics(self, outcome: Any, meter: Any, norm: Tensor) -> dict[str, Any]:
-        if meter is not None:
-            with self.ledger.booking("gradients by term"):
-                meter.metrics(self.composite.vanilla)
-        return {}
-
-    def _share_gradients(self, meter: Any, step: int) -> None:
-        if meter is not None:
-            meter.norms()
-
-    def _finish_step(self, metrics: Any, step: int) -> None:
-        """Nothing is logged."""
-
-
-class _Meter(TermGradientMeter):
-    """The run's own, telling the ledger when it goes back and what it keeps."""
-
-    def __init__(self, meter: TermGradientMeter, ledger: Ledger) -> None:
-        super().__init__(meter.parameters, list(meter.collected))
-        self.ledger = ledger
-
-    def add(self, outputs: Any, gradients: Any) -> None:
-        with self.ledger.within("gradients by term"):
-            super().add(outputs, gradients)
-        for kept in self.collected.values():
-            for gradient in kept:
-                if gradient is not None:
-                    self.ledger.book(gradient, "gradients by term")
-
-
-class _Nothing:
-    def step(self) -> None:
-        """No schedule moves."""
-
-
-class _Optimizer:
-    """What the module asks of Lightning's optimizer; its step makes the states and no more."""
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, ledger: Ledger, settings: OptimizerConfig
-    ) -> None:
-        self.optimizer, self.ledger, self.settings = optimizer, ledger, settings
-        self.param_groups = optimizer.param_groups
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
-
-    def step(self) -> None:
-        self.ledger.enter("optimizer", "optimizer")
-        make_states(self.optimizer, self.settings)
-        self.ledger.enter("after the optimizer", "activations")
-
-
 def rehearse(scene: Scene) -> Ledger:
     """One step of the run, then a validation and answers, booked by part and phase."""
     ledger = Ledger(shares=scene.devices.shares)
@@ -176,10 +98,9 @@ def rehearse(scene: Scene) -> Ledger:
         policy, reference, composite = _set_up(scene, ledger)
         if scene.devices.sharded:
             ledger.gathered = _gathered(policy, scene)
-        module = _module(scene, policy, reference, composite, ledger)
+        module = rehearsed_module(scene.config, scene.devices, policy, reference, composite, ledger)
         if scene.moments:
-            with ledger.booking("optimizer"):
-                make_states(module._own, scene.config.optimizer)
+            module.make_states()
         policy.train()
         if scene.config.trainer.activation_checkpointing:
             policy.checkpoint_activations()
@@ -187,7 +108,7 @@ def rehearse(scene: Scene) -> Ledger:
         batches = scene.laid_out()
         with (
             row_attention(scene.devices.kind, models, batches["training"]) as shown,
-            _followed(policy, ledger),
+            following(policy, ledger),
             scene.precision(),
         ):
             ledger.enter("begin", "activations")
@@ -203,42 +124,6 @@ def rehearse(scene: Scene) -> Ledger:
                 _answer(policy, scene, ledger)
         ledger.enter("end")
     return ledger
-
-
-def _module(
-    scene: Scene,
-    policy: Policy,
-    reference: Reference | None,
-    composite: Composite,
-    ledger: Ledger,
-) -> _Module:
-    module = _Module(
-        policy,
-        reference if composite.needs_reference else None,
-        composite,
-        trainer_config=scene.config.trainer,
-        optimizer_config=scene.config.optimizer,
-        steps=1_000_000,
-        seed=0,
-        log=lambda *_: None,
-        world=_Several() if scene.devices.count > 1 and not scene.devices.sharded else World(),
-    )
-    module.attach(ledger)
-    return module
-
-
-class _Several(World):
-    """Processes that have the whole policy each: gradients travel in stretches."""
-
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        waiting: list[Tensor] = []
-        for parameter in parameters:
-            if parameter.grad is None:
-                continue
-            waiting.append(parameter.grad)
-            if sum(one.numel() for one in waiting) >= BUCKET:
-                torch.cat([one.flatten() for one in waiting])
-                waiting = []
 
 
 def _gathered(policy: Policy, scene: Scene) -> Gathered:
@@ -319,61 +204,3 @@ def _in_four_bits(policy: Policy, ledger: Ledger) -> None:
             ledger.book(layer.weight, "weights in four bits")
             share = FOUR_BITS / layer.weight.element_size() * ledger.shares.get("weights", 1.0)
             ledger.shares["weights in four bits"] = share
-
-
-@contextmanager
-def _followed(policy: Policy, ledger: Ledger) -> Iterator[None]:
-    """Tells the ledger which phase the step is in, from hooks on the model."""
-    layers = layers_of(policy.model)
-    hooks = [
-        policy.register_forward_pre_hook(lambda *_: _begin(ledger)),
-        policy.register_forward_hook(lambda _, __, scores: _scored(ledger, scores)),
-        policy.model.get_decoder().register_forward_hook(
-            lambda _, __, out: _decoded(ledger, out.last_hidden_state)
-        ),
-    ]
-    for place, layer in enumerate(layers):
-        hooks.append(layer.register_forward_hook(_at_layer(ledger, place, len(layers))))
-    for parameter in policy.trainable():
-        hooks.append(
-            parameter.register_post_accumulate_grad_hook(
-                lambda one: ledger.book(one.grad, "gradients")
-            )
-        )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _begin(ledger: Ledger) -> None:
-    graph = "forward" if torch.is_grad_enabled() else "forward without gradients"
-    ledger.enter(graph, "activations")
-
-
-def _scored(ledger: Ledger, scores: Scores) -> None:
-    ledger.enter("losses", "loss terms")
-    for output in scores.tensors():
-        if output.requires_grad:
-            output.register_hook(lambda _: ledger.enter("backward, head", "logits and head"))
-
-
-def _decoded(ledger: Ledger, hidden: Tensor) -> None:
-    ledger.enter("head", "logits and head")
-    if hidden.requires_grad:
-        hidden.register_hook(lambda _: ledger.enter("backward, last layer", "backward"))
-
-
-def _at_layer(ledger: Ledger, place: int, count: int) -> Callable[..., None]:
-    """On a layer's output: when its gradient is there, the layer's backward pass begins."""
-    name = {0: "backward, first layer", count - 1: "backward, last layer"}.get(
-        place, "backward, between"
-    )
-
-    def follow(_: nn.Module, __: Any, found: Any) -> None:
-        hidden = found[0] if isinstance(found, tuple) else found
-        if hidden.requires_grad:
-            hidden.register_hook(lambda _: ledger.enter(name, "backward"))
-
-    return follow
