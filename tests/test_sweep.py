@@ -37,8 +37,9 @@ def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def summary_of(output: str) -> list[str]:
-    """The lines below `Sweep in`: what became of each point."""
-    return output.partition("\nSweep in ")[2].splitlines()[1:]
+    """The lines below `Sweep in` that say what became of each point."""
+    lines = output.partition("\nSweep in ")[2].splitlines()[1:]
+    return [line for line in lines if line.split()[0] in ("done", "skipped", "failed")]
 
 
 @pytest.mark.slow
@@ -69,6 +70,10 @@ def test_a_killed_sweep_runs_what_is_missing_and_names_what_fails(tmp_path: Path
     assert "same.jsonl" in lines[2].partition(": ")[2]
     assert (first.read_bytes(), first.stat().st_mtime_ns) == before
     assert len(list(folder.glob("*/metrics.json"))) == 2
+    assert "dataset=jsonl" not in lines[0]  # said once, of every point
+    assert "every point with experiment=quick" in output
+    assert "1 skipped, 1 done, 2 failed" in output
+    assert output.rstrip().endswith(f"task=report runs={folder}")
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,13 +98,29 @@ def wandb_group(name: str) -> Iterator[None]:
 
 
 def summarise(batches: Sequence[Sequence[JobReturn]], folder: Path) -> None:
-    """Print what became of each point, and where it lies."""
+    """Print what became of each point, how many of each, and how to compare them."""
     print(f"\nSweep in {folder}")
-    for batch in batches:
-        for job in batch:
-            outcome: Outcome = job.return_value
-            reason = f": {outcome.message}" if outcome.message else ""
-            print(f"  {outcome.status:<8}{' '.join(job.overrides or []) or 'defaults'}{reason}")
+    jobs = [job for batch in batches for job in batch]
+    common = _common([job.overrides or [] for job in jobs])
+    if common:
+        print(f"  every point with {' '.join(common)}")
+    for job in jobs:
+        outcome: Outcome = job.return_value
+        reason = f": {outcome.message}" if outcome.message else ""
+        own = [text for text in job.overrides or [] if text not in common]
+        print(f"  {outcome.status:<8}{' '.join(own) or 'defaults'}{reason}")
+    counts = Counter(job.return_value.status for job in jobs)
+    if len(jobs) > 1:
+        print(", ".join(f"{count} {status}" for status, count in counts.items()))
     best = folder / SEARCH_RESULTS
     if not batches and best.is_file():
         print(best.read_text(encoding="utf-8").rstrip())
+    if counts["done"] + counts["skipped"] > 1 or best.is_file():
+        print(f"To compare them: python -m plot_exp task=report runs={shlex.quote(str(folder))}")
+
+
+def _common(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What is said of every point, where there are several."""
+    if len(overrides) < 2:
+        return []
+    return [text for text in overrides[0] if all(text in others for others in overrides)]
