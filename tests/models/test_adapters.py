@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import peft
@@ -202,3 +204,13 @@ def test_an_adapters_dropout_belongs_to_the_tokens() -> None:
     assert not torch.allclose(policy.eval()(toy_batch()[0], Request()).token_logps, whole)
     set_dropout(policy, 0.0)
     assert policy.drops
+
+
+def test_the_library_beneath_does_not_tell_of_kernels_that_it_lacks() -> None:
+    """peft imports bitsandbytes wherever it is installed, quantised weights or not."""
+    program = (
+        "import logging; from plot_exp.models.adapters import _peft; _peft();"
+        "logging.getLogger('bitsandbytes.backends.cpu.ops').warning('no kernel')"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert said.stderr.decode() == ""

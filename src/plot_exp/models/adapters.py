@@ -20,7 +20,7 @@ from plot_exp.config.model import LoRAConfig
 from plot_exp.errors import UserError
 from plot_exp.models.adapter_folder import WEIGHTS_FILE
 from plot_exp.models.dropout import TokenDropout
-from plot_exp.models.quantised import dequantise, is_quantised, replace_layer
+from plot_exp.models.quantised import dequantise, is_quantised, quieten, replace_layer
 
 POLICY = "default"
 START = "start"
@@ -29,6 +29,7 @@ PREFIX = "base_model.model."
 
 
 def _peft() -> Any:
+    quieten()
     try:
         import peft
     except ImportError as error:

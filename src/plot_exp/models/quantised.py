@@ -15,6 +15,14 @@ from torch import nn
 from plot_exp.errors import UserError
 
 
+def quieten() -> None:
+    """Keeps bitsandbytes from naming the faster kernels that it does not find.
+
+    To be called before it is imported, which peft does too wherever it is installed.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def require_bitsandbytes(key: str) -> Any:
     """The package, with the parts that are used here.
 
@@ -24,8 +32,7 @@ def require_bitsandbytes(key: str) -> Any:
     Raises:
         UserError: it is not installed, or cannot be imported on this machine.
     """
-    # It says which of its faster kernels are not there.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quieten()
     try:
         import bitsandbytes
         import bitsandbytes.functional
