@@ -15,6 +15,7 @@ import yaml
 
 from plot_exp.config.schema import Config
 from plot_exp.report import compare, contents
+from plot_exp.report.contents import Contents
 from plot_exp.report.study.groups import baseline_of, grouped
 from plot_exp.report.study.write import Study
 from plot_exp.report.subpreferences import columns_of_run
@@ -92,6 +93,28 @@ def test_the_clearly_best_alone_is_bold_and_baselines_are_found(
     assert names[0] == "dpo+plot plot.alpha=0.1 − dpo"
     assert against.rows[0][2].bold
     assert against.rows[0][2].numbers["mean"] == pytest.approx(0.0507, abs=1e-3)
+
+
+def test_a_run_from_before_a_key_existed_is_of_the_group_that_leaves_it_alone(
+    run_of: Callable[..., Contents],
+) -> None:
+    early = run_of("dpo+plot", 0, {"dpo": {"beta": 0.1}, "plot": {"alpha": 1.0}})
+    late = run_of("dpo+plot", 1, {"dpo": {"beta": 0.1}, "plot": {"alpha": 1.0}})
+    other = run_of("dpo+plot", 0, {"dpo": {"beta": 0.1}, "plot": {"alpha": 1.0}})
+    baseline = run_of("dpo", 0, {"dpo": {"beta": 0.1}})
+    assert late.config is not None
+    assert other.config is not None
+    late.config |= {"trainer": {"compile": False, "keep": {"mode": "max"}}, "plan": {"sample": 9}}
+    late.config["loss"]["plot"] |= {"schedule": "constant"}
+    other.config["loss"]["plot"] |= {"schedule": "rising"}
+    groups = {group.label: group for group in grouped([early, late, other, baseline])}
+    assert {label: sorted(group.runs) for label, group in groups.items()} == {
+        "dpo": [0],
+        "dpo+plot plot.schedule=constant": [0, 1],
+        "dpo+plot plot.schedule=rising": [0],
+    }
+    for label, group in groups.items():
+        assert (baseline_of(group, list(groups.values())) is not None) == (label != "dpo")
 
 
 def test_a_rate_that_starts_at_nothing_is_not_measurable(written: tuple[Path, Study]) -> None:

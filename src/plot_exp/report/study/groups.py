@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plot_exp.config.defaults import completed
 from plot_exp.config.losses import TERMS
 from plot_exp.report.contents import Contents, flat
 from plot_exp.report.measures import Measure, measures
@@ -22,6 +23,12 @@ INCIDENTAL = (
     "output_dir",
     "logger",
     "trainer.progress",
+    "trainer.heartbeat_seconds",
+    "trainer.requeue",
+    "trainer.timeout",
+    "export",
+    "limits",
+    "plan",
     "seed",
     "task",
     "run",
@@ -145,7 +152,7 @@ def all_measures(groups: Sequence[Group]) -> list[Measure]:
 
 
 def _settings(run: Contents) -> dict[str, Any]:
-    leaves: Mapping[str, Any] = flat(run.config or {})
+    leaves: Mapping[str, Any] = flat(completed(run.config or {}))
     terms = list((run.config or {}).get("loss") or {})
     kept = {
         key: value
