@@ -170,8 +170,9 @@ def test_what_does_not_fit_is_said(
     folder, _ = saved
     with pytest.raises(UserError, match=r"rank=8.*has rank 3; write model\.lora\.rank=3"):
         check(ModelConfig(name=str(folder), lora=LoRAConfig(rank=8)))
-    with pytest.raises(UserError, match=r"target_modules.*linear layers are.*q_proj"):
-        add_adapter(tiny_model("llama"), LoRAConfig(rank=2, target_modules=["qproj"]), 0)
+    for targets in (["qproj"], ["q_proj", "qproj"]):
+        with pytest.raises(UserError, match=r"qproj is no layer.*linear layers are.*q_proj"):
+            add_adapter(tiny_model("llama"), LoRAConfig(rank=2, target_modules=targets), 0)
     other = load_model(ModelConfig(name=str(qwen_dir)))
     facts = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(

@@ -197,6 +197,42 @@ def test_a_folder_without_a_model_is_seen_before_loading(tmp_path):
         check(ModelConfig(name=str(tmp_path)))
 
 
+def test_a_folder_without_a_tokenizer_is_seen_before_loading(folder):
+    check(ModelConfig(name=str(folder)))
+    for pattern in ("tokenizer*", "*.jinja"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    with pytest.raises(UserError, match=r"holds no tokenizer; put tokenizer\.json"):
+        check(ModelConfig(name=str(folder)))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_broken_configuration_is_seen_before_loading(folder, text):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json there is no JSON object"):
+        check(ModelConfig(name=str(folder)))
+
+
+def test_weights_of_another_shape_are_named(folder):
+    other_width(folder)
+    with pytest.raises(
+        UserError, match=r"weight is \[\d.*in the files and \[\d.*by config"
+    ) as caught:
+        load_model(ModelConfig(name=str(folder)))
+    assert "hub id" not in str(caught.value)
+
+
+def test_a_models_own_code_is_not_run_unasked(folder):
+    shape = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "own.Shape", "AutoModelForCausalLM": "own.Model"}
+    (folder / "config.json").write_text(json.dumps(shape | {"model_type": "own", "auto_map": own}))
+    (folder / "own.py").write_text("raise SystemExit('it was run')\n")
+    with pytest.raises(
+        UserError, match=r"read it, then allow it with model\.trust_remote_code=true"
+    ):
+        load_model(ModelConfig(name=str(folder)))
+
+
 def test_a_missing_template_is_seen_before_loading(qwen_dir):
     with pytest.raises(UserError, match=r"model\.chat_template=/nope"):
         check(ModelConfig(name=str(qwen_dir), chat_template="/nope"))

@@ -52,6 +52,7 @@ def add_adapter(model: nn.Module, config: LoRAConfig, seed: int) -> None:
     peft = _peft()
     assert config.rank is not None
     targets = config.target_modules
+    _check_targets(model, targets)
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
@@ -103,14 +104,30 @@ def _inject(model: nn.Module, settings: Any, name: str) -> None:
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             peft.inject_adapter_in_model(settings, model, name)
     except ValueError as error:
-        linear = [key for key, one in model.named_modules() if isinstance(one, nn.Linear)]
-        known = sorted({key.rpartition(".")[2] for key in linear})
         raise UserError(
-            f"model.lora.target_modules={settings.target_modules}: "
-            f"{str(error).splitlines()[0]} The model's linear layers are {', '.join(known)}"
+            f"model.lora.target_modules: {str(error).splitlines()[0].rstrip('.')}; "
+            f"the model's linear layers are {_linear_layers(model)}"
         ) from error
     _keep_in_float32(model, name)
     _drop_by_token(model)
+
+
+def _check_targets(model: nn.Module, targets: str | list[str]) -> None:
+    """peft leaves out what it does not find, as long as it finds one."""
+    if isinstance(targets, str):
+        return
+    names = [f".{name}" for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise UserError(
+                f"model.lora.target_modules: {target} is no layer of the model; "
+                f"its linear layers are {_linear_layers(model)}"
+            )
+
+
+def _linear_layers(model: nn.Module) -> str:
+    linear = [key for key, one in model.named_modules() if isinstance(one, nn.Linear)]
+    return ", ".join(sorted({key.rpartition(".")[2] for key in linear}))
 
 
 def _keep_in_float32(model: nn.Module, name: str) -> None:

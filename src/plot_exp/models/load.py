@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # A directory without tokenizer files is loaded as a tokenizer of a few special tokens.
 SMALLEST_VOCABULARY = 16
+# A directory with none of these has no tokenizer, not even one in Python.
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 # The value of `model.chat_template` for the layout of turns that needs none.
 PLAIN = "plain"
 
@@ -42,8 +45,10 @@ def check(config: ModelConfig, key: str = "model.name") -> None:
                 f"{key}={name}: the directory holds no config.json; "
                 "name a folder that save_pretrained wrote, such as a run's model/"
             )
+        _check_facts(path, f"{key}={name}")
         if config.weights == "pretrained":
             _check_weights(path, f"{key}={name}")
+        _check_tokenizer(path, f"{key}={name}")
     template = config.chat_template
     if template not in (None, PLAIN) and not Path(template).is_file():
         raise UserError(f"model.chat_template={template}: there is no such file; or write {PLAIN}")
@@ -54,6 +59,24 @@ def _check_weights(folder: Path, named: str) -> None:
         check_files(folder)
     except UserError as error:
         raise UserError(f"{named}: the weights could not be loaded: {error}") from error
+
+
+def _check_facts(folder: Path, named: str) -> None:
+    try:
+        known = isinstance(json.loads((folder / "config.json").read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, RecursionError):
+        known = False
+    if not known:
+        raise UserError(f"{named}: config.json there is no JSON object; copy or download it again")
+
+
+def _check_tokenizer(folder: Path, named: str) -> None:
+    if not any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern)):
+        raise UserError(
+            f"{named}: the directory holds no tokenizer; put tokenizer.json, tokenizer_config.json "
+            "and the chat template, where there is one, of the model that it was made from beside "
+            "the weights"
+        )
 
 
 def _check_adapter(config: ModelConfig, folder: Path, key: str) -> None:
@@ -183,6 +206,10 @@ def _load_plain(config: ModelConfig, seed: int, dtype: torch.dtype | None) -> An
         raise UserError(
             _not_loaded(config, "weights", f"{len(missing)} are missing, such as {missing[0]}")
         )
+    if unfit := sorted(found["mismatched_keys"]):
+        name, stored, expected = unfit[0]
+        why = f"{name} is {list(stored)} in the files and {list(expected)} by config.json"
+        raise UserError(_not_loaded(config, "weights", why))
     if hasattr(model, "peft_config"):
         raise UserError(
             f"model.name={config.name}: an adapter on the hub; download it, and name the folder"
@@ -199,6 +226,7 @@ def _pretrained(config: ModelConfig, dtype: torch.dtype | None) -> tuple[Any, di
         dtype=dtype or config.dtype,
         use_safetensors=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         **_attention(config),
@@ -237,7 +265,15 @@ def _tokenizer_origin(config: ModelConfig) -> str:
 def _not_loaded(config: ModelConfig, what: str, why: str) -> str:
     lines = why.strip().splitlines()
     first = lines[0].rstrip(".") if lines else "no reason given"
+    said = f"model.name={config.name}: the {what} could not be loaded"
+    if "custom code" in first:
+        return (
+            f"{said}: they need code that comes with the model, and that is not run; read it, "
+            "then allow it with model.trust_remote_code=true"
+        )
+    if Path(origin_of(config)).is_dir():
+        return f"{said} ({first})"
     return (
-        f"model.name={config.name}: the {what} could not be loaded ({first}); "
+        f"{said} ({first}); "
         "give a hub id that this machine can reach or a directory with safetensors"
     )
