@@ -12,11 +12,15 @@ import argparse
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from plot_exp.config.composition import sweep_folder
+from plot_exp.files import write_text
 from plot_exp.report import compare, contents
-from plot_exp.report.study.write import FIGURES, TABLES, Study
+from plot_exp.report.study import published
+from plot_exp.report.study.tables import StudyTable
+from plot_exp.report.study.write import FIGURES, Study
 
 HERE = Path(__file__).parent
 KEPT_FIGURES = (
@@ -53,8 +57,9 @@ def main() -> None:
 def keep(study: Study, folder: Path, target: Path, command: str) -> None:
     """Copies the tables and figures of a study, and writes result.md."""
     target.mkdir(exist_ok=True)
-    for table in study.tables:
-        shutil.copy(folder / TABLES / f"{table.name}.csv", target / f"{table.name}.csv")
+    tables = [kept for table in study.tables if (kept := _measured(table)).rows]
+    for table in tables:
+        write_text(target / f"{table.name}.csv", table.csv())
     pictures = [p for p in study.pictures if p.file.startswith(KEPT_FIGURES)]
     for picture in pictures:
         shutil.copy(folder / FIGURES / picture.file, target / picture.file)
@@ -63,10 +68,18 @@ def keep(study: Study, folder: Path, target: Path, command: str) -> None:
         f"Written by `python experiments/study.py {target.name}`, from the runs of `{command}`.",
         *study.lead,
         *(f"![{p.caption}]({p.file})\n\n*{p.caption}.*" for p in pictures),
-        *(table.markdown() for table in study.tables),
+        *(table.markdown() for table in tables),
     ]
     (target / "result.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"{target / 'result.md'}")
+
+
+def _measured(table: StudyTable) -> StudyTable:
+    """Of published figures those that the study measured too."""
+    if table.name != published.NAME:
+        return table
+    own = table.header.index(published.OWN)
+    return replace(table, rows=[row for row in table.rows if row[own].numbers])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from plot_exp.report.study.statistics import Summary, summarise
 from plot_exp.report.study.tables import Cell, StudyTable, text_cells
 
 FILE = Path(__file__).with_name("published.yaml")
+NAME, OWN = "published", "these runs"
 NOTE = (
     "Published numbers are of another model, other data and other code than these runs: they show "
     "what was claimed, and neither confirm nor refute a number here, where PLOT is a "
@@ -63,10 +64,8 @@ def table(groups: Sequence[Group]) -> StudyTable | None:
     rows = [row for figure in figures() for row in _rows(figure, groups)]
     if not rows:
         return None
-    header = ["", "published", "published setting", "these runs", "their setting"]
-    return StudyTable(
-        "published", "Published, another setting, beside these runs", NOTE, header, rows
-    )
+    header = ["", "published", "published setting", OWN, "their setting"]
+    return StudyTable(NAME, "Published, another setting, beside these runs", NOTE, header, rows)
 
 
 def _rows(figure: Figure, groups: Sequence[Group]) -> Iterator[list[Cell]]:
