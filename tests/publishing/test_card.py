@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,87 @@ def test_what_was_not_measured_is_said(step: int, metrics: object, said: str) ->
     assert data.base_model is None
     assert data.license is None
     assert data.library_name == "transformers"
+
+
+def with_model(settings: dict[str, object], **sections: object) -> Contents:
+    model = {"name": "/home/ann/llama", "weights": "pretrained", "lora": settings}
+    return contents(config={**CONFIG, "model": model, **sections})
+
+
+PLAIN = Exported(None, adapter=False, step=120, dtype="float32", chat_template=False)
+
+
+@pytest.mark.parametrize(
+    ("lora", "adapter", "said"),
+    [
+        ({"rank": None}, False, "It started from a local model, `llama`; every weight was trained"),
+        ({"rank": 4}, False, "a low-rank adapter was trained and is merged into the weights"),
+        ({"rank": 4}, True, "A low-rank adapter that plot_exp trained with the objective `dpo`"),
+        ({"rank": 4}, True, "It belongs to a local model, `llama`, whose weights were not trained"),
+    ],
+)
+def test_what_was_trained_reads_as_a_sentence(lora: dict, adapter: bool, said: str) -> None:
+    assert said in model_card(with_model(lora), replace(PLAIN, adapter=adapter))
+
+
+def test_the_start_with_random_weights_reads_as_a_sentence() -> None:
+    model = {"name": "Qwen/Qwen2.5-7B", "weights": "random", "lora": {"rank": None}}
+    text = model_card(contents(config={**CONFIG, "model": model}), PLAIN)
+    assert "It started from a model with random weights; every weight was trained." in text
+
+
+def test_settings_stand_as_they_are_typed() -> None:
+    loss = {"plot": {"alpha": None, "normalise": False, "cost_transforms": ["center", "unit"]}}
+    lora = {"rank": 4, "dora": True, "target_modules": ["q_proj", "v_proj"]}
+    trainer = {"max_steps": None, "epochs": 2.0, "batch_size": 4}
+    text = model_card(with_model(lora, loss=loss, trainer=trainer), PLAIN)
+    assert "alpha=null, normalise=false, cost\\_transforms=\\[center, unit\\]" in text
+    assert "dora=true, target\\_modules=\\[q\\_proj, v\\_proj\\]" in text
+    assert "epochs=2.0, batch\\_size=4" in text
+    assert "max\\_steps" not in text
+    for word in ("None", "True", "False", "'"):
+        assert word not in text.split("## Objective")[1].split("## Data")[0]
+
+
+def test_examples_that_no_step_came_to_are_not_said_to_be_trained_on() -> None:
+    text = model_card(contents(), replace(PLAIN, step=2))
+    assert (
+        "90 examples stood ready for training, of which 64 were trained on (2 steps of 32); "
+        "10 were held out."
+    ) in text
+
+
+def test_how_a_model_without_a_template_is_asked() -> None:
+    text = model_card(contents(), PLAIN)
+    assert r'ids = tokenizer("\n\nHuman: ...\n\nAssistant:", return_tensors="pt")' in text
+
+
+@pytest.mark.parametrize(
+    ("lora", "exported", "said"),
+    [
+        (
+            {"rank": None},
+            replace(PLAIN, dtype="bfloat16", measured_in="float32"),
+            "measured in float32, before these weights were rounded to bfloat16",
+        ),
+        (
+            {"rank": 4},
+            replace(PLAIN, dtype="bfloat16"),
+            "with the adapter beside the weights, before it was merged",
+        ),
+        (
+            {"rank": 4, "quantised": "nf4"},
+            replace(PLAIN, adapter=True),
+            "four bits (`nf4`); above weights that are not rounded, answers differ",
+        ),
+        ({"rank": 4, "quantised": "nf4"}, PLAIN, "four bits (`nf4`); that is what it is merged"),
+    ],
+)
+def test_rounding_behind_the_measurement_is_said(lora: dict, exported: Exported, said: str) -> None:
+    assert said in model_card(with_model(lora), exported)
+    assert "rounded" not in model_card(with_model({"rank": 4}), PLAIN)
+
+
+def test_an_average_is_called_one() -> None:
+    text = model_card(with_model({"rank": None}, optimizer={"ema": 0.99}), PLAIN)
+    assert "These are the averaged weights (`optimizer.ema=0.99`) after step 120" in text

@@ -111,7 +111,7 @@ def test_dtype_shards_and_the_chosen_checkpoint(adapted: Path, tmp_path: Path) -
     one = exported(adapted, tmp_path / "b", checkpoint="best")
     two = exported(adapted, tmp_path / "c", checkpoint=best)
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
-    assert f"after optimizer step {best}" in (one / "README.md").read_text()
+    assert f"after step {best}" in (one / "README.md").read_text()
     assert f"**These weights are of step {best}**" in (one / "README.md").read_text()
     with pytest.raises(UserError, match=rf"export.checkpoint=77: .*but after {best}, {newest}"):
         exported(adapted, tmp_path / "d", checkpoint=77)
@@ -130,12 +130,33 @@ def test_the_card_tells_what_stands_in_the_run_and_nothing_of_the_machine(
     assert {"dpo", "plot", "plot_exp"} <= set(front["tags"])
     assert "base_model" not in front, "the tiny base is on no hub"
     data = json.loads((adapted / "data.json").read_text())
-    assert f"{data['train']} examples were trained on" in text
+    assert f"{data['train']} examples stood ready for training, of which 32 were trained on" in text
     for section in ("How to load it", "Objective", "Data", "Results", "Limits", "Provenance"):
         assert f"\n## {section}\n" in text
     assert "PLOT** is a reconstruction" in text
     for file in folder.iterdir():
         assert str(adapted.parent).encode() not in file.read_bytes(), file.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["merge", "keep"])
+def test_the_card_names_the_precision_of_the_file(
+    adapted: Path, tmp_path: Path, adapter: str
+) -> None:
+    """An adapter beside weights of half precision is kept in fp32."""
+    settings = yaml.safe_load((adapted / "config.yaml").read_text())
+    settings["model"]["dtype"] = "bfloat16"
+    run = tmp_path / "run"
+    shutil.copytree(adapted, run)
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    folder = tmp_path / "out"
+    config = asked(adapted, path=str(folder), adapter=adapter)
+    export.run(config.model_copy(update={"run": str(run)}), folder)
+    name = "adapter_model.safetensors" if adapter == "keep" else "model.safetensors"
+    stored = {str(one.dtype) for one in load_file(folder / name).values()}
+    expected = "float32" if adapter == "keep" else "bfloat16"
+    assert stored == {f"torch.{expected}"}
+    assert f"in {expected}." in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow

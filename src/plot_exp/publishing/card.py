@@ -16,7 +16,7 @@ import plot_exp
 from plot_exp.redaction import redact
 from plot_exp.report import sections
 from plot_exp.report.contents import Contents, flat
-from plot_exp.report.markdown import code_block, escape, table
+from plot_exp.report.markdown import code_block, escape, settings, table
 from plot_exp.report.outcome import what_changed
 
 # Where the published data of each reader come from, where no other place is named.
@@ -50,8 +50,9 @@ class Exported:
         base: the hub id of the start; None where it is no model of the hub.
         adapter: the adapter stands alone.
         step: the optimizer step of the weights.
-        dtype: of the weights.
+        dtype: of the weights that are written.
         chat_template: the tokenizer has one.
+        measured_in: the dtype of the weights when they were measured, where that was another.
         repository: where it is pushed to, or None.
         license: as the user states it, or None.
         wandb: the address of the run, or None.
@@ -62,6 +63,7 @@ class Exported:
     step: int
     dtype: str
     chat_template: bool
+    measured_in: str | None = None
     repository: str | None = None
     license: str | None = None
     wandb: str | None = None
@@ -79,7 +81,7 @@ def model_card(contents: Contents, exported: Exported) -> str:
         "## Objective",
         _objective(contents),
         "## Data",
-        _data(contents),
+        _data(contents, exported),
         "## Results",
         _results(contents),
         "## Limits",
@@ -108,12 +110,21 @@ def _front(contents: Contents, exported: Exported) -> dict[str, Any]:
 
 def _what(contents: Contents, exported: Exported) -> str:
     base = f"`{exported.base}`" if exported.base else _own_base(contents)
-    kind = "A low-rank adapter for" if exported.adapter else "A fine-tuning of"
+    kind = "A low-rank adapter" if exported.adapter else "A language model"
     terms = " + ".join(f"`{term}`" for term in contents.setting("loss", {}))
-    return (
-        f"{kind} {base} on preferences, trained with the objective {terms} by plot_exp. These are "
-        f"the weights after optimizer step {exported.step}, in {exported.dtype}."
-    )
+    average = contents.setting("optimizer.ema")
+    weights = "weights" if average is None else f"averaged weights (`optimizer.ema={average}`)"
+    said = f"{kind} that plot_exp trained with the objective {terms}. "
+    said += _way(contents, exported, base)
+    return f"{said} These are the {weights} after step {exported.step}, in {exported.dtype}."
+
+
+def _way(contents: Contents, exported: Exported, base: str) -> str:
+    if exported.adapter:
+        return f"It belongs to {base}, whose weights were not trained."
+    if contents.setting("model.lora.rank") is None:
+        return f"It started from {base}; every weight was trained."
+    return f"It started from {base}; a low-rank adapter was trained and is merged into the weights."
 
 
 def _own_base(contents: Contents) -> str:
@@ -132,13 +143,14 @@ def _loading(exported: Exported) -> str:
     imports = f"from {library} import {kind}\nfrom transformers import AutoTokenizer"
     if not exported.adapter:
         imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    prompt = r"\n\nHuman: ...\n\nAssistant:"  # the layout that `data.tokenise` then takes
     ask = (
         'messages = [{"role": "user", "content": "..."}]\n'
         "ids = tokenizer.apply_chat_template(\n"
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
         ")\n"
         if exported.chat_template
-        else 'ids = tokenizer("...", return_tensors="pt")\n'
+        else f'ids = tokenizer("{prompt}", return_tensors="pt")\n'
     )
     code = (
         f"{imports}\n\n"
@@ -153,14 +165,15 @@ def _loading(exported: Exported) -> str:
 def _objective(contents: Contents) -> str:
     rows = []
     for name, section in contents.setting("loss", {}).items():
-        told = ", ".join(f"{key}={value}" for key, value in flat(section or {}).items())
-        rows.append([f"`{name}`", escape(told)])
+        rows.append([f"`{name}`", settings(flat(section or {}))])
     for place, keys in TOLD.items():
         found = contents.setting(place) or {}
         if place == "model.lora" and found.get("rank") is None:
             continue
-        told = ", ".join(f"{key}={found[key]}" for key in keys or found if key in found)
-        rows.append([place, escape(told)])
+        told = {key: found[key] for key in keys or found if key in found}
+        if place == "trainer":  # the one that decided how long
+            told.pop("max_steps" if told.get("max_steps") is None else "epochs", None)
+        rows.append([place, settings(told)])
     return table(["Term or section", "Settings"], rows)
 
 
@@ -176,7 +189,7 @@ def _hub_name(section: dict[str, Any]) -> str | None:
     return section.get("hub_name") or PUBLISHED.get(str(section.get("name")))
 
 
-def _data(contents: Contents) -> str:
+def _data(contents: Contents, exported: Exported) -> str:
     sources = []
     for section in _datasets(contents):
         named = _hub_name(section) or str(section.get("name"))
@@ -193,16 +206,26 @@ def _data(contents: Contents) -> str:
     if contents.data is None:
         return "\n\n".join([*blocks, contents.left_out("data.json")])
     rows = [row for tally in contents.data.get("tallies") or [] for row in _counts(tally)]
-    blocks.append(
-        f"{contents.data.get('train', '?')} examples were trained on and "
-        f"{contents.data.get('validation', '?')} held out."
-    )
+    blocks.append(_seen(contents, exported.step))
     if rows:
         blocks.append(table(["Dataset", "What", "Reason", "Count"], rows, 1))
     shared = (contents.data.get("overlap") or {}).get("prompts")
     if shared and not contents.data["overlap"].get("removed"):
         blocks.append(f"{shared} training prompts also stand in validation and were trained on.")
     return "\n\n".join(blocks)
+
+
+def _seen(contents: Contents, step: int) -> str:
+    """How many examples the weights have seen."""
+    data = contents.data or {}
+    train, held_out = data.get("train", "?"), data.get("validation", "?")
+    batch_size = contents.setting("trainer.batch_size")
+    if isinstance(train, int) and isinstance(batch_size, int) and step * batch_size < train:
+        return (
+            f"{train} examples stood ready for training, of which {step * batch_size} were trained "
+            f"on ({step} steps of {batch_size}); {held_out} were held out."
+        )
+    return f"{train} examples were trained on and {held_out} held out."
 
 
 def _counts(tally: dict[str, Any]) -> Iterator[list[str]]:
@@ -230,10 +253,34 @@ def _limits(contents: Contents, exported: Exported) -> str:
             f"- **These weights are of step {exported.step}**; the results above were measured "
             f"after step {int(measured)} unless the run exported another checkpoint."
         )
+    lines += _rounding(contents, exported)
     lines.append("- One run with one seed; intervals are over its cases and not over seeds.")
     if not exported.license:
         lines.append("- No licence is stated here; the terms of the base model and data apply.")
     return "\n".join(lines)
+
+
+def _rounding(contents: Contents, exported: Exported) -> Iterator[str]:
+    """Where the weights are not, number by number, those that were measured."""
+    lora = contents.setting("model.lora") or {}
+    if lora.get("rank") is not None and not exported.adapter and exported.dtype != "float32":
+        yield (
+            "- The results were measured with the adapter beside the weights, before it was merged "
+            f"and the sum rounded to {exported.dtype}."
+        )
+    elif exported.measured_in:
+        yield (
+            f"- The results were measured in {exported.measured_in}, before these weights were "
+            f"rounded to {exported.dtype}."
+        )
+    if quantised := lora.get("quantised"):
+        then = "that is what it is merged into"
+        if exported.adapter:
+            then = "above weights that are not rounded, answers differ"
+        yield (
+            "- The adapter was trained and measured above weights rounded to four bits "
+            f"(`{quantised}`); {then}."
+        )
 
 
 def _provenance(contents: Contents, exported: Exported) -> str:

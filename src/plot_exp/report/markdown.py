@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _SPECIAL = re.compile(r"[\\`*_\[\]~$#&<>|@]|://|(?<=www)\.")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -41,6 +41,19 @@ def folded(text: str, shown: int = SHOWN_CHARACTERS) -> str:
     cut = cut if cut > 0 else shown
     rest = f"{len(text) - cut} more characters"
     return f"{escape(text[:cut])} <details><summary>{rest}</summary>{escape(text[cut:])}</details>"
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """`key=value` of each, escaped, with the values as they are typed."""
+    return escape(", ".join(f"{key}={_typed(value)}" for key, value in values.items()))
+
+
+def _typed(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_typed, value))}]"
+    return str(value)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:

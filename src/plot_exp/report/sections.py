@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from plot_exp.report.contents import Contents, flat
-from plot_exp.report.markdown import code_block, details, escape, table
+from plot_exp.report.markdown import code_block, details, escape, settings, table
 from plot_exp.report.measures import number
 
 TRAINING_COST = {
@@ -102,10 +102,9 @@ def reconstruction(contents: Contents) -> str:
     lines = []
     trained = contents.setting("task") != "evaluate"
     if trained and (plot := contents.setting("loss.plot")) is not None:
-        choices = ", ".join(f"{key}={value}" for key, value in plot.items())
         lines.append(
             "- **PLOT** is a reconstruction: arXiv 2604.01837 leaves choices open, and this run's "
-            f"are {escape(choices)}. `docs/assumptions.md` says what is known of each and why it "
+            f"are {settings(plot)}. `docs/assumptions.md` says what is known of each and why it "
             "was chosen. A number here is no measurement of the authors' code."
         )
     if contents.setting("dataset.name") == "demo":

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -197,17 +196,28 @@ def _opened(config: Config, trained: Config, source: Path) -> Start:
 def _card(config: Config, trained: Config, start: Start, checkpoint: Path, *, keep: bool) -> str:
     assert config.run is not None
     settings = config.export
-    weights: Any = settings.dtype or str(start.policy.model.dtype).removeprefix("torch.")
+    own = _dtypes(start.policy, keep=keep)
     base = _beneath(start.origin)
     on_hub = not Path(base).is_dir() and trained.model.weights == "pretrained"
     exported = Exported(
         base=base if on_hub else None,
         adapter=keep,
         step=checkpoint_step(checkpoint),
-        dtype=weights,
+        dtype=settings.dtype or own,
+        measured_in=own if settings.dtype not in (None, own, "float32") else None,
         chat_template=start.tokeniser.tokenizer.chat_template is not None,
         repository=settings.push_to,
         license=settings.license,
         wandb=known_address(Path(config.run)),
     )
     return model_card(read(Path(config.run)), exported)
+
+
+def _dtypes(policy: Policy, *, keep: bool) -> str:
+    """The precisions of what is written: the adapter's, or of the weights with it merged in."""
+    found = {
+        str(parameter.dtype).removeprefix("torch.")
+        for name, parameter in policy.model.named_parameters()
+        if parameter.is_floating_point() and keep == (".lora_" in name)
+    }
+    return " and ".join(sorted(found))
