@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plot_exp.report.measures import Estimate, Measure, measures, number
+from plot_exp.report.outcome import signed
 
 
 def by_key(metrics: dict[str, float]) -> dict[tuple[str, str | None], Measure]:
@@ -80,6 +81,7 @@ def test_a_side_that_was_not_measured_stays_none() -> None:
         (-0.25, "-0.250"),
         (0.0, "0.000"),
         (0.00012, "1.2e-04"),
+        (4.4e-17, "0.000"),
         (24.345, "24.34"),
         (77.0, "77"),
         (123.456, "123.5"),
@@ -88,3 +90,13 @@ def test_a_side_that_was_not_measured_stays_none() -> None:
 )
 def test_numbers_keep_what_a_reader_needs(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.00089, "−0.001"), (0.0002, "+0.000"), (-4.4e-17, "0.000"), (0.02, "+0.020")],
+)
+def test_what_is_small_beside_its_interval_has_the_intervals_decimals(
+    value: float, text: str
+) -> None:
+    assert signed(value, beside=0.02) == text

@@ -135,12 +135,22 @@ def measures(metrics: Mapping[str, float]) -> list[Measure]:
     return sorted(found, key=lambda measure: order.get(measure.key, len(order)))
 
 
-def number(value: float) -> str:
-    """Three decimals below ten, fewer above; the files hold all digits."""
+# Differences of equal numbers, from sums in another order.
+ROUNDING = 1e-12
+
+
+def number(value: float, beside: float = 0.0) -> str:
+    """Three decimals below ten, fewer above; the files hold all digits.
+
+    Args:
+        beside: the largest number in the same cell; one that is small beside it has its decimals.
+    """
     if value == int(value) and abs(value) >= 10:
         return f"{int(value)}"
-    if 0 < abs(value) < 0.001:
+    if ROUNDING < abs(value) < 0.001 and abs(beside) < 0.001:
         return f"{value:.1e}"
+    if abs(value) < 0.0005:
+        return "0.000"
     decimals = 3 - sum(abs(value) >= bound for bound in (10, 100, 1000))
     return f"{value:.{decimals}f}"
 

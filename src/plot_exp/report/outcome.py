@@ -7,7 +7,7 @@ from typing import Any
 from plot_exp.report import flows
 from plot_exp.report.contents import Contents
 from plot_exp.report.markdown import details, escape, folded, table
-from plot_exp.report.measures import KNOWN, Measure, measures, number
+from plot_exp.report.measures import KNOWN, ROUNDING, Measure, measures, number
 
 SAMPLES_PER_CATEGORY = 2
 
@@ -113,10 +113,10 @@ def _sides(row: Measure) -> list[str]:
     ]
 
 
-def signed(value: float) -> str:
-    """A difference with its sign; no sign where it rounds to nothing."""
-    text = number(abs(value))
-    if value == 0:
+def signed(value: float, beside: float = 0.0) -> str:
+    """A difference with its sign; none where only rounding makes it one. See `number`."""
+    text = number(abs(value), beside)
+    if abs(value) <= ROUNDING:
         return text
     return ("+" if value > 0 else "−") + text
 

@@ -12,11 +12,13 @@ def summary_cell(summary: Summary | None, bold: bool = False) -> Cell:
     """Mean ± spread [interval]."""
     if summary is None:
         return Cell("not measured")
-    text = number(summary.mean)
+    low, high = summary.low, summary.high
+    largest = max(map(abs, (summary.mean, low or 0.0, high or 0.0)))
+    text = number(summary.mean, largest)
     if summary.spread is not None:
-        text += f" ± {number(summary.spread)}"
-    if summary.low is not None and summary.high is not None:
-        text += f" [{number(summary.low)}, {number(summary.high)}]"
+        text += f" ± {number(summary.spread, largest)}"
+    if low is not None and high is not None:
+        text += f" [{number(low, largest)}, {number(high, largest)}]"
     numbers = {
         "mean": summary.mean,
         "spread": summary.spread,
@@ -31,9 +33,11 @@ def difference_cell(difference: Difference | None) -> Cell:
     """Signed mean [interval], bold where the interval leaves zero out."""
     if difference is None:
         return Cell("not measured")
-    text = signed(difference.mean)
-    if difference.low is not None and difference.high is not None:
-        text += f" [{signed(difference.low)}, {signed(difference.high)}]"
+    low, high = difference.low, difference.high
+    largest = max(map(abs, (difference.mean, low or 0.0, high or 0.0)))
+    text = signed(difference.mean, largest)
+    if low is not None and high is not None:
+        text += f" [{signed(low, largest)}, {signed(high, largest)}]"
     numbers = {
         "mean": difference.mean,
         "low": difference.low,
