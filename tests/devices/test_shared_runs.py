@@ -132,7 +132,8 @@ def test_parts_are_gone_on_with_by_four_processes_and_by_one(alone: Path) -> Non
     process = start(folder, [*shared("fsdp", 2), "hydra.run.dir=fsdp"])
     wait_for((run / "checkpoints" / "step-2.ckpt").is_dir, process)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    output, _ = process.communicate()
+    assert "TCPStore" not in output  # what torch's C++ says of a connection that is lost
     process = start(folder, ["resume=fsdp", "trainer.devices=4"])
     wait_for((run / "checkpoints" / "step-4.ckpt").is_dir, process)
     os.kill(children(process)[-1], signal.SIGKILL)
@@ -164,6 +165,21 @@ def test_torchrun_starts_the_processes_of_an_adapter(alone: Path) -> None:
     left, right = weights(folder / "lora"), weights(folder / "lora-fsdp")
     for name, tensor in left.items():
         torch.testing.assert_close(right[name], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_signal_that_only_one_process_hears_before_training_ends_all_by_it(alone: Path) -> None:
+    run = alone.parent / "signalled"
+    process = start(alone.parent, [*shared("ddp", 2), "hydra.run.dir=signalled"])
+    wait_for((run / "data.json").is_file, process)
+    os.kill(children(process)[0], signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 143, output
+    said = [line for line in output.splitlines() if line.startswith("error:")]
+    assert said == [
+        f"error: process 1 of 2 was ended by SIGTERM; go on with: python -m plot_exp resume={run}"
+    ]
 
 
 @pytest.mark.slow

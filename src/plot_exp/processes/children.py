@@ -16,6 +16,9 @@ from plot_exp.config.schema import Config
 from plot_exp.processes.ranks import Ranks
 
 SECONDS_TO_END = 5.0
+# A process whose first one is gone has nothing to say, nor has the C++ beneath it, by whose account
+# a lost connection is a page of addresses.
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 class Children:
@@ -36,7 +39,12 @@ class Children:
             process = subprocess.Popen(
                 [sys.executable, "-m", "plot_exp.processes.worker"],
                 stdin=subprocess.PIPE,
-                env={**os.environ, **own.variables(), "PYTHONPATH": os.pathsep.join(paths)},
+                env={
+                    **QUIET,
+                    **os.environ,
+                    **own.variables(),
+                    "PYTHONPATH": os.pathsep.join(paths),
+                },
             )
             self.started.append(process)
             assert process.stdin is not None

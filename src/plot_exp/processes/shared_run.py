@@ -14,6 +14,7 @@ from typing import Any
 from plot_exp.config.schema import Config, TrainerConfig
 from plot_exp.dispatch import Outcome, complain, wants_traceback
 from plot_exp.errors import RunError
+from plot_exp.interruption import Interrupted
 from plot_exp.processes.children import Children
 from plot_exp.processes.ranks import Ranks, started_outside
 from plot_exp.processes.session import Failure, Joined, connect, entered
@@ -37,8 +38,8 @@ def share_run(config: Config, run_dir: Path, work: Work) -> Outcome:
         session, run_dir = _joined(config, run_dir, ranks, stack)
         try:
             outcome = work(config, run_dir)
-        except BaseException:
-            session.fail(Failure(session.ranks.rank, RunError.exit_code, "interrupted"))
+        except BaseException as error:
+            session.fail(_interruption(session.ranks, error))
             raise
         return _told(session, outcome)
 
@@ -72,6 +73,14 @@ def _told(session: Joined, outcome: Outcome) -> Outcome:
     cause = session.cause() if outcome.unexpected else None
     cause = cause or session.fail(own)
     return replace(outcome, exit_code=cause.exit_code, message=_said(cause, outcome.run_dir))
+
+
+def _interruption(ranks: Ranks, error: BaseException) -> Failure:
+    """What the others hear of a signal, which may have reached this process alone."""
+    if not isinstance(error, Interrupted):
+        return Failure(ranks.rank, RunError.exit_code, "interrupted")
+    message = f"process {ranks.rank} of {ranks.size} was ended by {error}{error.note}"
+    return Failure(ranks.rank, error.exit_code, message, lost=True)
 
 
 def _said(failure: Failure, run_dir: Path) -> str:
