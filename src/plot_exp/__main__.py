@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where a run failed, 2 for bad input, 130 when interrupted, 128 and the
         signal's number where another signal ended the run.
     """
+    # What ends with the process is not searched for cycles first: with torch that takes a second.
+    atexit.register(gc.freeze)
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -5,6 +5,8 @@ What to do stands on its standard input; which process it is, in torchrun's vari
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -27,6 +29,7 @@ def main() -> int:
     Returns:
         The exit code; what there is to say, the first process says.
     """
+    atexit.register(gc.freeze)  # as in `__main__`
     # Ctrl-C goes to every process of the terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told = json.load(sys.stdin)
