@@ -90,6 +90,8 @@ MISTAKES = [
     ("task=export", ["run=RUN_DIR"]),
     ("task=report", ["runs=DIR"]),
     ("task=report runs=/nope", ["runs=/nope", "no such directory"]),
+    ("model.lora.dora=true", ["model.lora.dora=true", "every weight", "model.lora.rank=16"]),
+    ("model.lora.export=adapter", ["model.lora.export=adapter", "model.lora.rank=16"]),
     ("task=evaluate run=/nope", ["run=/nope", "no such directory"]),
     ("name=../x", ["name=../x", "folder name", "leads out"]),
     ("name=/x", ["name=/x", "folder name", "root"]),
@@ -142,3 +144,17 @@ def test_every_key_of_the_schema_is_known_and_mistyping_it_finds_it_again() -> N
     for key in dotted(Config):
         assert is_known(key, Config)
         assert not is_known(key + "x", Config)
+
+
+@pytest.mark.parametrize("task", ["export", "evaluate"])
+def test_a_folder_of_runs_is_no_run(tmp_path, task):
+    for stamp in ("2026-01-01", "2026-01-02"):
+        (tmp_path / stamp).mkdir()
+        (tmp_path / stamp / "config.yaml").touch()
+    (tmp_path / "empty").mkdir()
+    for run, hint in (
+        (tmp_path, rf"did you mean run={tmp_path}/2026-01-02\?"),
+        (tmp_path / "empty", ""),
+    ):
+        with pytest.raises(UserError, match=rf"run={run}: no run directory.*{hint}"):
+            combinations.check(compose([f"task={task}", f"run={run}"]))

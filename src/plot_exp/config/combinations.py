@@ -115,6 +115,10 @@ def _task_has_its_folder(config: Config) -> Iterator[str]:
         value = getattr(config, key)
         if value is not None and not Path(value).is_dir():
             yield f"{key}={value}: there is no such directory; {key} takes {meaning}"
+    if config.run is not None and not (Path(config.run) / "config.yaml").is_file():
+        below = sorted(Path(config.run).glob("*/config.yaml"))
+        hint = f"; did you mean run={below[-1].parent}?" if below else ""
+        yield f"run={config.run}: no run directory, since it holds no config.yaml{hint}"
 
 
 def _a_served_model_stands_alone(config: Config) -> Iterator[str]:

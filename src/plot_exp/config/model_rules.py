@@ -61,6 +61,25 @@ def weights_can_be_kept_small(config: Config) -> Iterator[str]:
         )
 
 
+def an_adapters_settings_have_an_adapter(config: Config) -> Iterator[str]:
+    lora = config.model.lora
+    if lora.rank is not None:
+        return
+    set_for_one = {
+        f"alpha={lora.alpha}": lora.alpha is not None,
+        f"dropout={lora.dropout}": bool(lora.dropout),
+        "rslora=true": lora.rslora,
+        "dora=true": lora.dora,
+        "export=adapter": lora.export == "adapter",
+    }
+    for setting, asked in set_for_one.items():
+        if asked:
+            yield (
+                f"model.lora.{setting}: every weight is trained, so that there is no adapter; "
+                "write model.lora.rank=16, say, to train one, or leave it out"
+            )
+
+
 def an_average_has_digits(config: Config) -> Iterator[str]:
     model, precision = config.model, config.trainer.precision
     if config.optimizer.ema is None or model.lora.rank is not None:
@@ -99,6 +118,7 @@ RULES: tuple[Callable[[Config], Iterator[str]], ...] = (
     an_adapter_is_there_to_be_off,
     heads_divide_the_hidden_size,
     weights_can_be_kept_small,
+    an_adapters_settings_have_an_adapter,
     an_average_has_digits,
     attention_heads_fit,
 )
