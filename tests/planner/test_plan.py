@@ -15,12 +15,14 @@ from plot_exp.config.composition import compose
 from plot_exp.config.losses import TERMS
 from plot_exp.data.packing import PADDED
 from plot_exp.errors import UserError
+from plot_exp.planner.advice import _every_weight
 from plot_exp.planner.batches import alike
 from plot_exp.planner.devices import Devices
 from plot_exp.planner.moments import step_of
 from plot_exp.planner.plan import Data, Plan, make_plan
 from plot_exp.planner.rehearsal import Scene, rehearse
 from plot_exp.planner.shape import model_shape, with_layers
+from plot_exp.planner.text import lines_of
 from plot_exp.workflows import plan as workflow
 
 QWEN_7B = 7_615_616_512  # weights, as published
@@ -122,6 +124,24 @@ def test_eight_bit_moments_by_arithmetic() -> None:
     states = plain.peak.parts["optimizer"]
     # A byte a moment and 4 bytes a block of 256; small tensors stay in single precision.
     assert states == pytest.approx(2 * plain.trained * (1 + 4 / 256), rel=0.02)
+
+
+def test_advice_that_is_typed_gives_the_plan_that_it_promised() -> None:
+    run = ("model=tiny", "trainer=gpu", "plan.gpu=A100", "eval=none", "loss=dpo")
+    config = compose(["task=plan", *run])
+    items = alike(8, 30, 30)
+    data = Data(items, items[:4], "made up")
+    promised = _every_weight(config, lambda changed: make_plan(changed, data))
+    assert "every weight is trained" in promised.costs
+    typed = make_plan(compose(["task=plan", *run[:1], *run[3:], *promised.override.split()]), data)
+    assert typed.devices.kind == "cuda", "not where a GPU happens to be here"
+    assert typed.peak.total == promised.peak
+
+
+def test_several_processes_are_called_so() -> None:
+    plan = planned(*SMALL, "loss=dpo", "trainer=fsdp", "trainer.devices=2", count=8)
+    plan = replace(plan, devices=replace(plan.devices, kind="cpu"))
+    assert "; 2 CPU processes, weights in shares;" in "\n".join(lines_of(plan, []))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from plot_exp.config.schema import Config
+from plot_exp.config.schema import Config, TrainerConfig
 from plot_exp.planner.plan import Plan
 
 # A change that saves less is not worth a line.
@@ -14,6 +14,8 @@ LEAST_SAVING = 0.01
 LORA_RANK = 16
 CHUNK = 1_024
 DEVICES = 8
+# `trainer=fsdp` alone would be planned for the CPU where there is no GPU.
+SEVERAL = f"trainer=fsdp trainer.accelerator=gpu trainer.devices={DEVICES}"
 
 Replan = Callable[[Config], Plan]
 Change = tuple[str, str, Config]
@@ -56,14 +58,18 @@ def advise(plan: Plan, replan: Replan) -> list[Advice]:
 
 def _every_weight(config: Config, replan: Replan) -> Advice:
     """What stands beside an adapter where every weight is to be trained: more devices."""
-    several = config.trainer.model_copy(update={"strategy": "fsdp", "devices": DEVICES})
-    update: dict[str, Any] = {"trainer": several}
-    named = f"trainer=fsdp trainer.devices={DEVICES}"
+    update: dict[str, Any] = {"trainer": _several(config)}
+    named = SEVERAL
     if config.optimizer.eight_bit:  # sharded weights keep whole moments
         update["optimizer"] = config.optimizer.model_copy(update={"eight_bit": False})
         named += " optimizer.eight_bit=false"
     peak = replan(config.model_copy(update=update)).peak.total
     return Advice(named, "in place of the rows below: every weight is trained", peak)
+
+
+def _several(config: Config) -> TrainerConfig:
+    update = {"strategy": "fsdp", "accelerator": "gpu", "devices": DEVICES}
+    return config.trainer.model_copy(update=update)
 
 
 def _changes(config: Config, plan: Plan) -> Iterator[Change]:
@@ -102,9 +108,8 @@ def _changes(config: Config, plan: Plan) -> Iterator[Change]:
         why = "weights in bf16: small steps round away unless adapters are trained"
         yield _set(config, "trainer", "precision", "bf16-true", why)
     if trainer.strategy != "fsdp" and plan.devices.kind == "cuda":
-        several = trainer.model_copy(update={"strategy": "fsdp", "devices": DEVICES})
-        changed = config.model_copy(update={"trainer": several})
-        yield f"trainer=fsdp trainer.devices={DEVICES}", f"{DEVICES} devices", changed
+        changed = config.model_copy(update={"trainer": _several(config)})
+        yield SEVERAL, f"{DEVICES} devices", changed
 
 
 def _smaller_states(config: Config) -> Iterator[Change]:

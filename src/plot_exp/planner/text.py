@@ -28,8 +28,8 @@ def lines_of(plan: Plan, advice: Sequence[Advice]) -> list[str]:
     """Markdown that reads as plain text too."""
     devices, peak = plan.devices, plan.peak
     verdict = "fits" if plan.fits else "does not fit"
-    kinds = {"cpu": "CPU process", "cuda": "GPU"}
-    each = f"{devices.count} {kinds[devices.kind]}{'s' * (devices.count > 1)}"
+    one, several = {"cpu": ("CPU process", "CPU processes"), "cuda": ("GPU", "GPUs")}[devices.kind]
+    each = f"{devices.count} {one if devices.count == 1 else several}"
     lines = [
         f"# Plan: {peak.total / GB:.2f} GB on each device, {verdict}",
         "",
