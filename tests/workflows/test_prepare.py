@@ -51,6 +51,29 @@ def test_kept_and_dropped_add_up_to_what_was_read(configure):
     assert sum(n for reason, n in tally.dropped.items() if "max_length" in reason) == 5
 
 
+def test_fewer_preferences_are_counted_nested_and_leave_validation_as_it_is(configure):
+    held_out, trained_on = [], []
+    for limit in (10, 30, None):
+        prepared = prepare(configure(rows(60), dataset={"preference_limit": limit}), silent)
+        (tally,) = prepared.tallies
+        assert tally.kept["train"] == len(prepared.train) == prepared.facts["train"]
+        assert sum(tally.kept.values()) + sum(tally.dropped.values()) == 60
+        held_out.append([item.example for item in prepared.validation])
+        trained_on.append({item.example.prompt for item in prepared.train})
+    assert [len(prompts) for prompts in trained_on] == [10, 30, 54]
+    assert trained_on[0] < trained_on[1] < trained_on[2]
+    assert held_out[0] == held_out[1] == held_out[2]
+
+
+def test_the_base_is_made_from_all_and_trained_on_fewer(configure):
+    tiny = {"name": "tiny", "weights": "random"}
+    starts = [
+        prepare(configure(rows(60), dataset=dataset, model=tiny), silent).start.origin
+        for dataset in ({}, {"preference_limit": 10}, {"limit": 10})
+    ]
+    assert starts[0] == starts[1] != starts[2]
+
+
 def test_a_term_that_needs_pairs_refuses_data_without(configure):
     data = [{"prompt": f"p{place}", "completion": "x"} for place in range(10)]
     with pytest.raises(UserError, match=r"loss=dpo: .*compares chosen with rejected.*loss=sft"):

@@ -89,6 +89,11 @@ def _mix_has_sources(config: Config) -> Iterator[str]:
     for name, source in (dataset.sources or {}).items():
         if source.name == "mix":
             yield f"dataset.sources.{name}: a mix cannot stand within a mix"
+        if source.preference_limit is not None:
+            yield (
+                f"dataset.sources.{name}.preference_limit: it belongs to the whole mix; write "
+                f"dataset.preference_limit, or dataset.sources.{name}.limit"
+            )
 
 
 def _own_data_has_a_path(config: Config) -> Iterator[str]:

@@ -39,6 +39,8 @@ class DatasetConfig(Section):
             `PLOT_EXP_DATA`, then asks the hub for `hub_name`.
         subset: a part of the published data (`harmless-base`), or null for all.
         limit: at most so many training examples, drawn by `split_seed`; null for all.
+        preference_limit: of these, at most so many are trained on, drawn alike; the base of
+            `model=tiny` is made from all of them. A mix has one of its own, its sources none.
         validation_fraction: the share cut off for validation where only one split is at hand.
         max_length: tokens of prompt and response together, the end token included.
         remove_overlap: leave out training prompts that also stand in validation, or that the
@@ -54,6 +56,7 @@ class DatasetConfig(Section):
     hub_name: str | None = None
     subset: str | None = None
     limit: int | None = Field(None, ge=1)
+    preference_limit: int | None = Field(None, ge=1)
     validation_limit: int | None = Field(None, ge=1)
     validation_fraction: float = Field(0.1, gt=0, lt=1)
     split_seed: int = Field(0, ge=0)

@@ -15,6 +15,7 @@ from plot_exp.config.schema import Config
 from plot_exp.data import sources
 from plot_exp.data.examples import PreferenceExample, Split
 from plot_exp.data.layout import find_root
+from plot_exp.data.splits import sample
 from plot_exp.data.tally import Tally
 from plot_exp.data.token_cache import TokenCache
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
@@ -128,10 +129,12 @@ def _split(config: Config) -> Split:
     from plot_exp.workflows.prepare import without_sampling
 
     cache_dir = Path(config.cache_dir).expanduser()
-    split = sources.read(without_sampling(config.dataset), [], cache_dir=cache_dir)
+    dataset = config.dataset
+    split = sources.read(without_sampling(dataset), [], cache_dir=cache_dir)
     if not split.train:
-        raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
-    return split
+        raise UserError(f"dataset={dataset.name}: no training example is left to use")
+    trained_on = sample(split.train, dataset.preference_limit, dataset.split_seed)
+    return Split(trained_on, split.validation)
 
 
 def _spread(examples: Sequence[PreferenceExample], count: int) -> list[PreferenceExample]:

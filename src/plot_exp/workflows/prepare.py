@@ -16,6 +16,7 @@ from plot_exp.data.examples import Message, PreferenceExample, Split
 from plot_exp.data.loader import evaluation_batches
 from plot_exp.data.overlap import overlap
 from plot_exp.data.packing import PADDED, Layout
+from plot_exp.data.splits import sample
 from plot_exp.data.tally import Tally
 from plot_exp.data.token_cache import TokenCache
 from plot_exp.data.tokenise import ChatTokeniser, TokenisedExample, tokenise
@@ -29,6 +30,8 @@ from plot_exp.progress import Bar, quiet_libraries
 from plot_exp.workflows.layouts import choose_layout
 from plot_exp.workflows.leakage import Leakage
 from plot_exp.workflows.models import Start, open_start
+
+BEYOND_LIMIT = "beyond dataset.preference_limit"
 
 
 @dataclass
@@ -83,6 +86,7 @@ def prepare(config: Config, bar: Bar, leakage: Leakage | None = None) -> Prepare
     quiet_libraries()
     leakage = Leakage.of(config) if leakage is None else leakage
     split, tallies, start, leaked = _read(config, bar, leakage)
+    split = _fewer_preferences(split, config.dataset, tallies)
     if not split.train:
         raise UserError(f"dataset={config.dataset.name}: no training example is left to use")
     _require_what_terms_need(config, split)
@@ -132,6 +136,19 @@ def _read(
         ),
     )
     return leakage.apart(split, tallies), tallies, start, leakage.facts(split.train)
+
+
+def _fewer_preferences(split: Split, dataset: DatasetConfig, tallies: Sequence[Tally]) -> Split:
+    """The split with `dataset.preference_limit` training examples, the rest counted as dropped."""
+    train = sample(split.train, dataset.preference_limit, dataset.split_seed)
+    kept = {id(example) for example in train}
+    by_name = {tally.dataset: tally for tally in tallies}
+    for example in split.train:
+        if id(example) not in kept:
+            tally = by_name.get(example.dataset, tallies[0])
+            tally.keep("train", -1)
+            tally.drop(BEYOND_LIMIT, example.origin)
+    return Split(train, split.validation)
 
 
 def without_sampling(dataset: DatasetConfig) -> DatasetConfig:

@@ -29,7 +29,7 @@ def run_of() -> Callable[..., Contents]:
             "seed": seed,
             "task": "train",
             "model": {"name": "tiny"},
-            "dataset": {"name": "demo", "limit": further.pop("limit", None)},
+            "dataset": {"name": "demo", **further.pop("dataset", {})},
             "loss": sections,
         }
         numbers = {"val/reward_accuracy": 0.5 + seed / 100, **(metrics or {})}

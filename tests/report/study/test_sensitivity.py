@@ -36,9 +36,15 @@ def test_alpha_and_omega_share_one_axis_beside_the_baseline(run_of: RunOf, tmp_p
     assert (tmp_path / "sensitivity.svg").read_bytes()[:5] == b"<?xml"
 
 
-def test_data_efficiency_takes_the_examples_that_there_were(run_of: RunOf, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("preference_limit", "data_efficiency"), ("limit", "data_efficiency_with_base")],
+)
+def test_data_efficiency_takes_the_examples_that_there_were(
+    run_of: RunOf, tmp_path: Path, key: str, name: str
+) -> None:
     runs = [
-        run_of(loss, seed, limit=limit, data={"train": limit or 2550})
+        run_of(loss, seed, dataset={key: limit}, data={"train": limit or 2550})
         for loss in ("dpo", "dpo+plot")
         for limit in (100, 300, None)
         for seed in (0, 1)
@@ -48,7 +54,7 @@ def test_data_efficiency_takes_the_examples_that_there_were(run_of: RunOf, tmp_p
     assert [curve.label for curve in found] == ["dpo", "dpo+plot"]
     assert all(places(curve) == [100.0, 300.0, 2550.0] for curve in found)
     files = [picture.file for picture in figures.draw(groups, tmp_path)]
-    assert "data_efficiency.png" in files
+    assert f"{name}.png" in files
     assert not any(file.startswith("sensitivity") for file in files)
 
 

@@ -22,7 +22,11 @@ from plot_exp.report.study.groups import Group, baseline_of, short
 from plot_exp.report.study.statistics import summarise
 from plot_exp.report.style import Picture, finish, panels
 
-DATA_SIZE = "dataset.limit"
+# Numbers of training examples, and the figure over each.
+DATA_SIZES = {
+    "dataset.preference_limit": "data_efficiency",
+    "dataset.limit": "data_efficiency_with_base",
+}
 SYMBOLS = {"loss.plot.alpha": "α", "loss.deft.weight": "ω"}
 FEWEST_POINTS = 3
 # More settings without a place on the axis than these are not drawn as levels.
@@ -63,7 +67,7 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
                 if len({str(fixed[other]) for fixed, _ in families}) > 1
             ]
             for fixed, points in families:
-                label = loss if key == DATA_SIZE else f"{loss}, {_name(key)}"
+                label = loss if key in DATA_SIZES else f"{loss}, {_name(key)}"
                 if telling:
                     label += "; " + " ".join(f"{short(other)}={fixed[other]}" for other in telling)
                 found.append(Curve(key, label, points))
@@ -108,7 +112,7 @@ def _figure(
     for place in places[len(measures) :]:
         place.remove()
     shared_legend(figure, places[: len(measures)])
-    name = {"factor": "sensitivity", DATA_SIZE: "data_efficiency"}.get(
+    name = {"factor": "sensitivity", **DATA_SIZES}.get(
         axis, f"sensitivity_{short(axis).replace('.', '_')}"
     )
     caption = (
@@ -122,7 +126,7 @@ def _figure(
 
 def _x_label(found: Sequence[Curve]) -> str:
     keys = list(dict.fromkeys(curve.key for curve in found))
-    if keys == [DATA_SIZE]:
+    if set(keys) <= set(DATA_SIZES):
         return "training examples"
     if found[0].axis == "factor":
         return f"factor of the added term ({', '.join(_name(key) for key in keys)})"
@@ -131,7 +135,7 @@ def _x_label(found: Sequence[Curve]) -> str:
 
 def _name(key: str) -> str:
     symbol = SYMBOLS.get(key)
-    return "training examples" if key == DATA_SIZE else symbol or short(key)
+    return "training examples" if key in DATA_SIZES else symbol or short(key)
 
 
 def _varied(alike: Sequence[Group]) -> list[str]:
@@ -160,7 +164,7 @@ def _families(
 
 def _number(group: Group, key: str) -> float | None:
     """The value as a number; of data sizes what the runs really had, `null` being all."""
-    if key == DATA_SIZE:
+    if key in DATA_SIZES:
         counts = [_mapping(run.data).get("train") for run in group.runs.values()]
         known = [float(count) for count in counts if isinstance(count, int)]
         if known:
