@@ -12,6 +12,7 @@ from plot_exp.data import token_cache
 from plot_exp.errors import UserError
 from plot_exp.generators.local import LocalGenerator
 from plot_exp.progress import silent
+from plot_exp.workflows import train
 from plot_exp.workflows.models import open_saved
 from plot_exp.workflows.prepare import prepare
 from plot_exp.workflows.reference import open_reference
@@ -63,6 +64,15 @@ def test_fewer_preferences_are_counted_nested_and_leave_validation_as_it_is(conf
     assert [len(prompts) for prompts in trained_on] == [10, 30, 54]
     assert trained_on[0] < trained_on[1] < trained_on[2]
     assert held_out[0] == held_out[1] == held_out[2]
+
+
+def test_a_model_without_a_chat_template_is_told_of_unless_it_is_meant(configure):
+    for template, told in ((None, True), ("plain", False)):
+        config = configure(rows(10), model={"chat_template": template})
+        prepared = prepare(config, silent)
+        prepared.start.tokeniser.plain = True
+        notes = " ".join(train._notes(config, prepared))
+        assert ("has no chat template" in notes) == told
 
 
 def test_the_base_is_made_from_all_and_trained_on_fewer(configure):

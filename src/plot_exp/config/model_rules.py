@@ -90,7 +90,7 @@ def an_average_has_digits(config: Config) -> Iterator[str]:
         yield (
             f"optimizer.ema={config.optimizer.ema} with {key}={value}: the average's small changes "
             "round away in half precision; write model.dtype=float32 and "
-            "trainer.precision=bf16-mixed"
+            "trainer.precision=auto"
         )
 
 

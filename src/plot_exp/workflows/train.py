@@ -19,6 +19,7 @@ from plot_exp.config.schema import Config
 from plot_exp.data.loader import StepLoader
 from plot_exp.errors import UserError
 from plot_exp.files import prepare_cache, remove_leftovers, write_json, write_text
+from plot_exp.models.load import PLAIN
 from plot_exp.models.reference import PolicyStart
 from plot_exp.models.summary import model_summary
 from plot_exp.module import PreferenceModule
@@ -141,27 +142,34 @@ def _finished(run_dir: Path) -> dict[str, float]:
     return metrics
 
 
-def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
-    """Says what goes in, on the terminal and on disk."""
-    for tally in prepared.tallies:
-        print("\n".join(tally.lines()), flush=True)
-    shared = prepared.facts["overlap"]["prompts"]
-    if shared:
-        print(
+def _notes(config: Config, prepared: Prepared) -> Iterator[str]:
+    """What a person may not expect of the data and the model together."""
+    if prepared.start.tokeniser.plain and config.model.chat_template != PLAIN:
+        yield (
+            f"{prepared.start.origin} has no chat template: turns are laid out plainly "
+            f"(model.chat_template=FILE gives one, model.chat_template={PLAIN} means it)"
+        )
+    if shared := prepared.facts["overlap"]["prompts"]:
+        yield (
             f"{shared} training prompts also stand in validation; "
-            "dataset.remove_overlap=true leaves them out",
-            flush=True,
+            "dataset.remove_overlap=true leaves them out"
         )
     paired = [
         name for name in config.loss if TERMS[name].needs_pairs and not TERMS[name].likelihood
     ]
-    alone = prepared.facts["without_pairs"]
-    if paired and alone:
-        print(
+    if paired and (alone := prepared.facts["without_pairs"]):
+        yield (
             f"{alone} of {len(prepared.train)} training examples hold no pair: "
-            f"nothing is learned from them by {' and '.join(paired)}",
-            flush=True,
+            f"nothing is learned from them by {' and '.join(paired)}"
         )
+
+
+def _describe_run(config: Config, run_dir: Path, prepared: Prepared) -> None:
+    """Says what goes in, on the terminal and on disk."""
+    for tally in prepared.tallies:
+        print("\n".join(tally.lines()), flush=True)
+    for note in _notes(config, prepared):
+        print(note, flush=True)
     environment.write(
         run_dir,
         {
