@@ -16,6 +16,7 @@ import yaml
 from plot_exp.config.schema import Config
 from plot_exp.report import compare, contents
 from plot_exp.report.contents import Contents
+from plot_exp.report.study import summary
 from plot_exp.report.study.groups import baseline_of, grouped
 from plot_exp.report.study.write import Study
 from plot_exp.report.subpreferences import columns_of_run
@@ -115,6 +116,41 @@ def test_a_run_from_before_a_key_existed_is_of_the_group_that_leaves_it_alone(
     }
     for label, group in groups.items():
         assert (baseline_of(group, list(groups.values())) is not None) == (label != "dpo")
+
+
+def test_each_start_has_its_own_row_its_own_best_and_its_own_range(
+    run_of: Callable[..., Contents],
+) -> None:
+    starts = {"math": (0.60, 0.01), "gsm8k": (0.50, 0.30)}
+    runs = []
+    for name, (logps, right) in starts.items():
+        for loss, gain in (("dpo", 0.0), ("dpo+plot", 0.1)):
+            for seed in range(3):
+                metrics = {
+                    "base/val/logp_accuracy/mean": logps,
+                    "val/logp_accuracy/mean": logps + gain + seed / 1000,
+                    "base/eval/exact_match": right,
+                    "eval/exact_match": right + gain,
+                }
+                dataset = {"name": name, "hub_name": f"of/{name}"}
+                runs.append(run_of(loss, seed, metrics=metrics, dataset=dataset))
+    groups = grouped(runs)
+    assert [group.label for group in groups] == [
+        "dpo dataset=gsm8k",
+        "dpo+plot dataset=gsm8k",
+        "dpo dataset=math",
+        "dpo+plot dataset=math",
+    ]
+    preferences, answers = (
+        {row[0].text: row[2:] for row in table.rows}
+        for table in summary.tables(groups)
+        if table.name in ("preferences", "answers")
+    )
+    for name, (logps, _) in starts.items():
+        assert preferences[f"before training, dataset={name}"][1].numbers["mean"] == logps
+        assert preferences[f"dpo+plot dataset={name}"][1].bold
+    assert answers["dpo dataset=math"][0].text == "not measurable"
+    assert answers["dpo dataset=gsm8k"][0].numbers["mean"] == pytest.approx(0.3)
 
 
 def test_a_rate_that_starts_at_nothing_is_not_measurable(written: tuple[Path, Study]) -> None:

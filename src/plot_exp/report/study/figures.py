@@ -11,7 +11,7 @@ import numpy as np
 from plot_exp.report.measures import Measure
 from plot_exp.report.study import attack_curves, sensitivity, transport_flows
 from plot_exp.report.study.drawing import look, saved, scale, shared_legend, title, wrapped
-from plot_exp.report.study.groups import Group, all_measures
+from plot_exp.report.study.groups import Group, all_measures, by_start
 from plot_exp.report.study.statistics import summarise
 from plot_exp.report.style import GREY, PALETTE, Picture, finish, panels
 
@@ -81,9 +81,14 @@ def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool, 
         if summary.low is not None and summary.high is not None:
             axis.plot([summary.low, summary.high], [place, place], "-", color=color, linewidth=2)
         axis.plot([summary.mean], [place], "o" if with_plot else "s", color=color, markersize=6)
-    starts = [v for group in groups for v in group.values(measure.key, base=True).values()]
-    if starts:
-        axis.axvline(float(np.mean(starts)), color=GREY, linewidth=0.9, linestyle="--")
+    above = -0.5
+    for alike in by_start(groups):
+        below = above + len(alike)
+        starts = [v for group in alike for v in group.values(measure.key, base=True).values()]
+        if starts:
+            start = float(np.mean(starts))
+            axis.plot([start, start], [above, below], "--", color=GREY, linewidth=0.9)
+        above = below
     scale(axis.xaxis, [v for group in groups for v in group.values(measure.key).values()])
     axis.set_yticks(range(len(groups)), [wrapped(group.label) if named else "" for group in groups])
     axis.set_ylim(len(groups) - 0.5, -0.5)

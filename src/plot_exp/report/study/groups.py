@@ -34,6 +34,11 @@ INCIDENTAL = (
     "run",
     "runs",
 )
+# What a run starts from and is measured on, and what of it leaves that alone.
+STARTS = ("model.", "dataset.", "reference")
+SAME_START = ("model.lora.", "dataset.preference_limit")
+# The setting of a section that mostly decides the others.
+NAMES = ("dataset.name", "model.name")
 
 
 @dataclass
@@ -88,7 +93,7 @@ class Group:
 
 
 def grouped(runs: Sequence[Contents]) -> list[Group]:
-    """The groups of the runs that have metrics, by their terms and then by what differs."""
+    """The groups of the runs that have metrics, by start, then terms, then what differs."""
     found: dict[str, Group] = {}
     for run in runs:
         if run.metrics is None:
@@ -106,8 +111,25 @@ def grouped(runs: Sequence[Contents]) -> list[Group]:
     return sorted(groups, key=_order)
 
 
-def _order(group: Group) -> tuple[str, list[tuple[str, float, str]]]:
-    """By terms, then by the settings of the label, numbers as numbers."""
+def by_start(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups that start from one model and are measured on the same data stand together."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(_start(group), []).append(group)
+    return list(found.values())
+
+
+def _start(group: Group) -> str:
+    settings = {
+        key: value
+        for key, value in group.settings.items()
+        if key.startswith(STARTS) and not key.startswith(SAME_START)
+    }
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _order(group: Group) -> tuple[str, str, list[tuple[str, float, str]]]:
+    """By start, then terms, then the settings of the label, numbers as numbers."""
     parts = []
     for part in group.label.split(" ")[1:]:
         key, _, value = part.partition("=")
@@ -115,7 +137,8 @@ def _order(group: Group) -> tuple[str, list[tuple[str, float, str]]]:
             parts.append((key, float(value), ""))
         except ValueError:
             parts.append((key, float("inf"), value))
-    return group.loss, parts
+    names = [str(group.settings.get(key)) for key in NAMES]
+    return json.dumps([*names, _start(group)]), group.loss, parts
 
 
 def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
@@ -200,11 +223,27 @@ def unsaid(groups: Sequence[Group]) -> dict[str, dict[str, str | None]]:
         found[loss] = {}
         for key in keys:
             compared = groups if _shared(key) else alike
+            if implied(key, groups):
+                continue
             counts = Counter(str(group.settings.get(key)) for group in compared).most_common(2)
             if len(counts) > 1:
                 (value, most), (_, next_most) = counts
                 found[loss][key] = value if most > next_most else None
     return found
+
+
+def implied(key: str, groups: Sequence[Group]) -> str | None:
+    """The name, of a dataset or a model, that says what this setting of its section is."""
+    for name in NAMES:
+        if key == name or key.partition(".")[0] != name.partition(".")[0]:
+            continue
+        values: dict[str, set[str]] = {}
+        for group in groups:
+            value = str(group.settings.get(key))
+            values.setdefault(str(group.settings.get(name)), set()).add(value)
+        if len(values) > 1 and all(len(found) == 1 for found in values.values()):
+            return name
+    return None
 
 
 def _shared(key: str) -> bool:
@@ -215,4 +254,6 @@ def _shared(key: str) -> bool:
 def short(key: str) -> str:
     """The last part of a dotted key, with the term before it where it is a loss's."""
     parts = key.split(".")
+    if key in NAMES:
+        return parts[0]
     return parts[-1] if parts[0] != "loss" else ".".join(parts[-2:])

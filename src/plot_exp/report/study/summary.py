@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from plot_exp.report.measures import KNOWN, Measure
 from plot_exp.report.study import attack_curves, published
 from plot_exp.report.study.cells import difference_cell, summary_cell
-from plot_exp.report.study.groups import Group, all_measures, baseline_of
+from plot_exp.report.study.groups import (
+    SAME_START,
+    STARTS,
+    Group,
+    all_measures,
+    baseline_of,
+    by_start,
+    implied,
+    short,
+)
 from plot_exp.report.study.statistics import Summary, paired, summarise
 from plot_exp.report.study.tables import Cell, StudyTable, text_cells
 
@@ -22,8 +31,8 @@ COST = {
 }
 OUTCOMES_NOTE = (
     "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean; from three seeds "
-    "on]. Bold: better than every other row, as the 95 % t interval of the difference on the same "
-    "seeds says."
+    "on]. Bold: better than every other row of its start, as the 95 % t interval of the "
+    "difference on the same seeds says."
 )
 DIFFERENCES_NOTE = (
     "Mean difference on the same seeds [95 % interval by Student's t; from two seeds on]; bold "
@@ -57,19 +66,23 @@ def _outcomes(
     name: str, title: str, groups: Sequence[Group], measures: Sequence[Measure]
 ) -> StudyTable:
     header = ["", "runs", *(_title(measure) for measure in measures)]
-    before = [_start(groups, measure) for measure in measures]
-    rows = [[Cell("before training"), Cell(""), *(summary_cell(summary) for summary in before)]]
-    left_out = []
-    columns = []
-    for measure, start in zip(measures, before, strict=True):
-        if not measurable(measure, start):
-            left_out.append(_title(measure))
-            columns.append([Cell("not measurable") for _ in groups])
-            continue
-        columns.append(_column(groups, measure))
-    for place, group in enumerate(groups):
-        cells = [column[place] for column in columns]
-        rows.append([Cell(group.label), Cell(str(len(group.runs))), *cells])
+    rows, left_out = [], []
+    starts = by_start(groups)
+    for alike in starts:
+        before = [_start(alike, measure) for measure in measures]
+        which = start_label(alike, starts)
+        cells = (summary_cell(summary) for summary in before)
+        rows.append([Cell("before training" + which), Cell(""), *cells])
+        columns = []
+        for measure, start in zip(measures, before, strict=True):
+            if not measurable(measure, start):
+                left_out.append(_title(measure) + which)
+                columns.append([Cell("not measurable") for _ in alike])
+                continue
+            columns.append(_column(alike, measure))
+        for place, group in enumerate(alike):
+            cells = (column[place] for column in columns)
+            rows.append([Cell(group.label), Cell(str(len(group.runs))), *cells])
     note = OUTCOMES_NOTE
     if left_out:
         note += (
@@ -77,6 +90,18 @@ def _outcomes(
             f"{MEASURABLE[0]:.0%} to {MEASURABLE[1]:.0%}."
         )
     return StudyTable(name, title, note, header, rows)
+
+
+def start_label(alike: Sequence[Group], starts: Sequence[Sequence[Group]]) -> str:
+    """What tells a start from the others, as `, dataset=gsm8k`; nothing where there is one."""
+    firsts = [one[0] for one in starts]
+    keys = {key for group in firsts for key in group.settings if key.startswith(STARTS)}
+    telling = [
+        f"{short(key)}={alike[0].settings.get(key)}"
+        for key in sorted(keys - set(SAME_START))
+        if not implied(key, firsts) and len({str(group.settings.get(key)) for group in firsts}) > 1
+    ]
+    return "".join(f", {text}" for text in telling)
 
 
 def measurable(measure: Measure, start: Summary | None) -> bool:
@@ -96,7 +121,7 @@ def _column(groups: Sequence[Group], measure: Measure) -> list[Cell]:
 
 
 def _clearly_best(values: Sequence[Mapping[int, float]], better: str) -> int | None:
-    """The row that beats each other one beyond doubt; None where none does."""
+    """The row of a start that beats each other one beyond doubt; None where none does."""
     present = [place for place, found in enumerate(values) if found]
     if not better or len(present) < 2:
         return None
@@ -115,26 +140,36 @@ def _clearly_best(values: Sequence[Mapping[int, float]], better: str) -> int | N
 def _differences(
     name: str, title: str, groups: Sequence[Group], measures: Sequence[Measure]
 ) -> StudyTable | None:
-    rows = []
-    for group in groups:
-        baseline = baseline_of(group, groups)
-        if baseline is None:
-            continue
-        cells = []
-        for measure in measures:
-            if not measurable(measure, _start(groups, measure)):
-                cells.append(Cell("not measurable"))
-                continue
-            sides = [one.values(measure.key, measure.category) for one in (group, baseline)]
-            cells.append(difference_cell(paired(*sides)))
-        common = len(set(group.runs) & set(baseline.runs))
-        rows.append([Cell(f"{group.label} − {baseline.label}"), Cell(str(common)), *cells])
+    rows = [
+        row
+        for alike in by_start(groups)
+        for group in alike
+        if (row := _difference(group, alike, measures)) is not None
+    ]
     if not rows:
         return None
     header = ["", "seeds in common", *(_title(measure) for measure in measures)]
     return StudyTable(
         f"{name}_against_baseline", f"{title}: against the baseline", DIFFERENCES_NOTE, header, rows
     )
+
+
+def _difference(
+    group: Group, alike: Sequence[Group], measures: Sequence[Measure]
+) -> list[Cell] | None:
+    """A group's row beside its baseline of the same start; None where there is none."""
+    baseline = baseline_of(group, alike)
+    if baseline is None:
+        return None
+    cells = []
+    for measure in measures:
+        if not measurable(measure, _start(alike, measure)):
+            cells.append(Cell("not measurable"))
+            continue
+        sides = [one.values(measure.key, measure.category) for one in (group, baseline)]
+        cells.append(difference_cell(paired(*sides)))
+    common = len(set(group.runs) & set(baseline.runs))
+    return [Cell(f"{group.label} − {baseline.label}"), Cell(str(common)), *cells]
 
 
 def _cost(groups: Sequence[Group]) -> StudyTable | None:
@@ -154,12 +189,15 @@ def _cost(groups: Sequence[Group]) -> StudyTable | None:
 
 
 def _start(groups: Sequence[Group], measure: Measure) -> Summary | None:
-    """The measure before training, each seed once: every group starts from the same model."""
+    """The measure before training, each seed once; of one model for all seeds just its number."""
     by_seed: dict[tuple[int, float], float] = {}
     for group in groups:
         for seed, value in group.values(measure.key, measure.category, base=True).items():
             by_seed[seed, value] = value
-    return summarise(list(by_seed.values())) if by_seed else None
+    if not by_seed:
+        return None
+    values = list(by_seed.values())
+    return summarise(values if len(set(values)) > 1 else values[:1])
 
 
 def _title(measure: Measure) -> str:

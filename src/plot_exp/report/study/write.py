@@ -10,7 +10,7 @@ from plot_exp.files import write_text
 from plot_exp.report import subpreference_figure, subpreferences
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import figures, page, summary
-from plot_exp.report.study.groups import Group, grouped, short, unsaid
+from plot_exp.report.study.groups import Group, grouped, implied, short, unsaid
 from plot_exp.report.study.tables import StudyTable
 from plot_exp.report.style import Picture
 
@@ -70,6 +70,8 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
     ]
     if usual := _usual(groups):
         found.append(f"What goes without saying in the names of settings: {', '.join(usual)}.")
+    if brought := _brought(groups):
+        found.append(f"What comes with a name: {'; '.join(brought)}.")
     unfinished = [run.run_dir.name for run in runs if run.metrics is None]
     if unfinished:
         found.append(
@@ -83,6 +85,20 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
             f"out: {', '.join(repeated)}."
         )
     return found
+
+
+def _brought(groups: Sequence[Group]) -> list[str]:
+    """The settings that go with a dataset's or a model's name, where there are several."""
+    found: dict[str, dict[str, str]] = {}
+    for group in groups:
+        for key, value in group.settings.items():
+            values = {str(other.settings.get(key)) for other in groups}
+            if len(values) > 1 and (name := implied(key, groups)):
+                found.setdefault(f"{short(name)}={group.settings[name]}", {})[short(key)] = value
+    return [
+        f"{name} has {', '.join(f'{key}={value}' for key, value in brought.items())}"
+        for name, brought in found.items()
+    ]
 
 
 def _usual(groups: Sequence[Group]) -> list[str]:
