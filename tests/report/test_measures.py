@@ -31,6 +31,11 @@ def test_counts_and_intervals_belong_to_their_measure() -> None:
     assert measure.count == "20"
 
 
+def test_what_training_data_share_with_a_benchmark_has_a_name() -> None:
+    (measure,) = measures({"eval/gsm8k/overlap": 0.0})
+    assert measure.label == "Prompts of gsm8k in the training data"
+
+
 def test_categories_and_parts_are_told_apart() -> None:
     found = by_key(
         {

@@ -90,6 +90,8 @@ class Measure:
     @property
     def label(self) -> str:
         """What a person reads; an unknown key stands for itself."""
+        if self.key.endswith("/overlap"):
+            return f"Prompts of {self.key.split('/')[1]} in the training data"
         return KNOWN.get(self.key, (self.key, ""))[0]
 
     @property
