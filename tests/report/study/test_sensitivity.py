@@ -10,7 +10,7 @@ import pytest
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import figures
 from plot_exp.report.study.groups import grouped
-from plot_exp.report.study.sensitivity import Curve, curves
+from plot_exp.report.study.sensitivity import Curve, curves, levels
 
 RunOf = Callable[..., Contents]
 
@@ -85,3 +85,18 @@ def test_the_commonest_value_goes_without_saying(run_of: RunOf) -> None:
         "dpo+plot plot.line=norm",
         "dpo+plot plot.line=random",
     ]
+
+
+def test_every_baseline_of_a_curve_is_drawn_and_what_is_not_is_counted(
+    run_of: RunOf, tmp_path: Path
+) -> None:
+    runs = []
+    for loss in ("aot", "dpo", "pro", "sft"):
+        runs.append(run_of(loss))
+        for share in (0.1, 0.3, 1.0):
+            runs.append(run_of(f"{loss}+plot", 0, {"plot": {"gradient_share": share}}))
+    runs.append(run_of("ipo"))
+    groups = grouped(runs)
+    assert [group.loss for group in levels(groups, curves(groups))] == ["aot", "dpo", "pro", "sft"]
+    captions = {picture.file: picture.caption for picture in figures.draw(groups, tmp_path)}
+    assert "1 more in the table" in captions["sensitivity_plot_gradient_share.png"]

@@ -33,6 +33,15 @@ def test_one_common_seed_gives_no_interval_and_none_gives_nothing() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-16])
+def test_equal_differences_have_no_spread_to_judge_by(noise: float) -> None:
+    # Accuracies over few hundred pairs often differ by the very same number of pairs.
+    found = paired({0: 0.80 + noise, 1: 0.84}, {0: 0.78, 1: 0.82})
+    assert found is not None
+    assert (found.low, found.high, found.clear) == (None, None, False)
+    assert (found.count, found.mean) == (2, pytest.approx(0.02))
+
+
 def test_an_interval_takes_three_seeds() -> None:
     assert summarise([1.0, 2.0]).low is None
     three = summarise([1.0, 2.0, 3.0])

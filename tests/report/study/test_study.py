@@ -18,7 +18,7 @@ from plot_exp.report import compare, contents
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import summary
 from plot_exp.report.study.groups import baseline_of, grouped
-from plot_exp.report.study.write import Study
+from plot_exp.report.study.write import Study, write
 from plot_exp.report.subpreferences import columns_of_run
 from plot_exp.workflows import report
 
@@ -128,7 +128,7 @@ def test_each_start_has_its_own_row_its_own_best_and_its_own_range(
             for seed in range(3):
                 metrics = {
                     "base/val/logp_accuracy/mean": logps,
-                    "val/logp_accuracy/mean": logps + gain + seed / 1000,
+                    "val/logp_accuracy/mean": logps + gain * (1 + seed / 100),
                     "base/eval/exact_match": right,
                     "eval/exact_match": right + gain,
                 }
@@ -151,6 +151,41 @@ def test_each_start_has_its_own_row_its_own_best_and_its_own_range(
         assert preferences[f"dpo+plot dataset={name}"][1].bold
     assert answers["dpo dataset=math"][0].text == "not measurable"
     assert answers["dpo dataset=gsm8k"][0].numbers["mean"] == pytest.approx(0.3)
+
+
+def test_a_number_that_some_runs_lack_says_how_many_have_it(
+    run_of: Callable[..., Contents],
+) -> None:
+    runs = [run_of("dpo", seed) for seed in range(4)]
+    runs += [run_of("dpo+plot", seed, metrics={"val/reward_margin": 1.0}) for seed in range(4)]
+    for run in runs[:2]:
+        assert run.metrics is not None
+        run.metrics["val/reward_margin"] = 0.5 + 0.1 * run.metrics["val/reward_accuracy"]
+    outcomes, against = summary.tables(grouped(runs))[:2]
+    place = outcomes.header.index("Reward margin ↑")
+    texts = {row[0].text: row[place].text for row in outcomes.rows}
+    assert texts["dpo"].endswith("(2 of 4 runs)")
+    assert "of 4 runs" not in texts["dpo+plot"]
+    assert against.rows[0][place].text.endswith("(2 of 4 runs)")
+
+
+def test_the_note_says_how_many_intervals_chance_would_leave_clear(
+    written: tuple[Path, Study],
+) -> None:
+    _, study = written
+    against = next(table for table in study.tables if table.name == "preferences_against_baseline")
+    cells = [cell for row in against.rows for cell in row if cell.numbers]
+    judged = sum(cell.numbers["low"] is not None for cell in cells)
+    clear = sum(cell.bold for cell in cells)
+    assert f"{clear} of {judged} intervals leave zero out" in against.note
+    assert f"about {judged * 0.05:.1f} would by chance" in against.note
+
+
+def test_the_fewest_runs_of_a_setting_are_named_before_the_most(
+    run_of: Callable[..., Contents], tmp_path: Path
+) -> None:
+    runs = [run_of("sft"), *(run_of("dpo", seed) for seed in range(8))]
+    assert "1 to 8 seeds each" in write(tmp_path, runs).lead[0]
 
 
 def test_a_rate_that_starts_at_nothing_is_not_measurable(written: tuple[Path, Study]) -> None:

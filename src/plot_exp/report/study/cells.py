@@ -8,8 +8,8 @@ from plot_exp.report.study.statistics import Difference, Summary
 from plot_exp.report.study.tables import Cell
 
 
-def summary_cell(summary: Summary | None, bold: bool = False) -> Cell:
-    """Mean ± spread [interval]."""
+def summary_cell(summary: Summary | None, bold: bool = False, runs: int = 0) -> Cell:
+    """Mean ± spread [interval]; how many of the row's `runs` have the number, where not all do."""
     if summary is None:
         return Cell("not measured")
     low, high = summary.low, summary.high
@@ -19,6 +19,7 @@ def summary_cell(summary: Summary | None, bold: bool = False) -> Cell:
         text += f" ± {number(summary.spread, largest)}"
     if low is not None and high is not None:
         text += f" [{number(low, largest)}, {number(high, largest)}]"
+    text += _lacking(summary.count, runs)
     numbers = {
         "mean": summary.mean,
         "spread": summary.spread,
@@ -29,8 +30,8 @@ def summary_cell(summary: Summary | None, bold: bool = False) -> Cell:
     return Cell(text, bold, numbers)
 
 
-def difference_cell(difference: Difference | None) -> Cell:
-    """Signed mean [interval], bold where the interval leaves zero out."""
+def difference_cell(difference: Difference | None, runs: int = 0) -> Cell:
+    """Signed mean [interval], bold where the interval leaves zero out; `runs` as above."""
     if difference is None:
         return Cell("not measured")
     low, high = difference.low, difference.high
@@ -38,6 +39,7 @@ def difference_cell(difference: Difference | None) -> Cell:
     text = signed(difference.mean, largest)
     if low is not None and high is not None:
         text += f" [{signed(low, largest)}, {signed(high, largest)}]"
+    text += _lacking(difference.count, runs)
     numbers = {
         "mean": difference.mean,
         "low": difference.low,
@@ -45,3 +47,7 @@ def difference_cell(difference: Difference | None) -> Cell:
         "count": float(difference.count),
     }
     return Cell(text, difference.clear, numbers)
+
+
+def _lacking(count: int, runs: int) -> str:
+    return f" ({count} of {runs} runs)" if count < runs else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from plot_exp.report.measures import Measure
+from plot_exp.report.measures import Measure, number
 from plot_exp.report.study.statistics import summarise
 from plot_exp.report.style import GREY, LINES, PALETTE, Picture, save
 
@@ -56,7 +56,37 @@ def mean_with_band(axis: Any, points: Sequence[Point], label: str, index: int) -
 
 def level(axis: Any, value: float, label: str, index: int) -> None:
     """A setting that has no place on the x axis, as a grey line across it."""
-    axis.axhline(value, color=GREY, linestyle=LINES[1 + index % 3], linewidth=1.1, label=label)
+    style = LINES[(index + 1) % len(LINES)]
+    axis.axhline(value, color=GREY, linestyle=style, linewidth=1.1, label=label)
+
+
+def mark_start(axis: Any, start: float, rows: tuple[float, float], values: Sequence[float]) -> None:
+    """The start as a dashed line across the rows, or at the edge as a number where it is far.
+
+    Far is further from the values than these lie apart: a line there would leave no room to tell
+    one value from another.
+
+    Args:
+        rows: the first and the last place on the y axis.
+        values: what stands in the panel.
+    """
+    low, high = min(values, default=start), max(values, default=start)
+    away = max(low - start, start - high)
+    if low == high or away <= high - low:
+        axis.plot([start, start], rows, "--", color=GREY, linewidth=0.9)
+        return
+    left = start < low
+    text = f"◂ start {number(start)}" if left else f"start {number(start)} ▸"
+    axis.text(
+        0.01 if left else 0.99,
+        rows[0] + 0.02,
+        text,
+        transform=axis.get_yaxis_transform(),
+        horizontalalignment="left" if left else "right",
+        verticalalignment="top",
+        color=GREY,
+        fontsize=7,
+    )
 
 
 def scale(axis: Any, values: Sequence[float]) -> None:

@@ -10,7 +10,15 @@ import numpy as np
 
 from plot_exp.report.measures import Measure
 from plot_exp.report.study import attack_curves, sensitivity, transport_flows
-from plot_exp.report.study.drawing import look, saved, scale, shared_legend, title, wrapped
+from plot_exp.report.study.drawing import (
+    look,
+    mark_start,
+    saved,
+    scale,
+    shared_legend,
+    title,
+    wrapped,
+)
 from plot_exp.report.study.groups import Group, all_measures, by_start
 from plot_exp.report.study.statistics import summarise
 from plot_exp.report.style import GREY, PALETTE, Picture, finish, panels
@@ -65,7 +73,8 @@ def _comparison(
         folder,
         "comparison",
         "Every setting: single seeds (small), their mean (circles with PLOT, squares without) and "
-        "95 % bootstrap interval (from three seeds on); the dashed line is the start",
+        "95 % bootstrap interval (from three seeds on); the dashed line is the start; where "
+        "that is far, it stands at the edge as a number",
     )
 
 
@@ -82,14 +91,15 @@ def _dots(axis: Any, groups: Sequence[Group], measure: Measure, *, named: bool, 
             axis.plot([summary.low, summary.high], [place, place], "-", color=color, linewidth=2)
         axis.plot([summary.mean], [place], "o" if with_plot else "s", color=color, markersize=6)
     above = -0.5
+    shown = [value for group in groups for value in group.values(measure.key).values()]
     for alike in by_start(groups):
         below = above + len(alike)
         starts = [v for group in alike for v in group.values(measure.key, base=True).values()]
         if starts:
             start = float(np.mean(starts))
-            axis.plot([start, start], [above, below], "--", color=GREY, linewidth=0.9)
+            mark_start(axis, start, (above, below), shown)
         above = below
-    scale(axis.xaxis, [v for group in groups for v in group.values(measure.key).values()])
+    scale(axis.xaxis, shown)
     axis.set_yticks(range(len(groups)), [wrapped(group.label) if named else "" for group in groups])
     axis.set_ylim(len(groups) - 0.5, -0.5)
     finish(axis, title(measure, width), "", "")

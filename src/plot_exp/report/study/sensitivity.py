@@ -29,8 +29,9 @@ DATA_SIZES = {
 }
 SYMBOLS = {"loss.plot.alpha": "α", "loss.deft.weight": "ω"}
 FEWEST_POINTS = 3
-# More settings without a place on the axis than these are not drawn as levels.
-MOST_LEVELS = 3
+# More settings without a place on the axis than these are not drawn as levels: as many as there
+# are kinds of lines.
+MOST_LEVELS = 4
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,17 @@ def _figure(
 ) -> Picture:
     columns = min(2, len(measures))
     figure, places = panels(-(-len(measures) // columns), columns, width=9, height=2.9)
-    levels = _levels(groups, found)
+    beside = levels(groups, found)
     numbers = [number for curve in found for number, _ in curve.points]
     for place, measure in zip(places, measures, strict=False):
         for index, curve in enumerate(found):
             points = [(x, list(group.values(measure.key).values())) for x, group in curve.points]
             mean_with_band(place, points, curve.label, index)
-        for index, group in enumerate(levels):
+        for index, group in enumerate(beside):
             if values := list(group.values(measure.key).values()):
                 level(place, summarise(values).mean, group.label, index)
         ticks_at(place.xaxis, numbers)
-        drawn = [group for curve in found for _, group in curve.points] + levels
+        drawn = [group for curve in found for _, group in curve.points] + beside
         scale(place.yaxis, [v for group in drawn for v in group.values(measure.key).values()])
         finish(place, title(measure), "", _x_label(found), legend=False)
     for place in places[len(measures) :]:
@@ -119,8 +120,10 @@ def _figure(
         f"Each measure over {_x_label(found)}; means over seeds, bands are 95 % bootstrap "
         "intervals of the mean from three seeds on"
     )
-    if levels:
+    if beside:
         caption += "; grey lines are settings without that number"
+    if further := len(_without_place(groups, found)) - len(beside):
+        caption += f"; {further} more in the table alone"
     return saved(figure, folder, name, caption)
 
 
@@ -179,12 +182,16 @@ def _mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return value or {}
 
 
-def _levels(groups: Sequence[Group], found: Sequence[Curve]) -> list[Group]:
+def levels(groups: Sequence[Group], found: Sequence[Curve]) -> list[Group]:
     """Settings beside the curves: the curves' baselines, and few others."""
-    drawn = [id(group) for curve in found for _, group in curve.points]
-    rest = [group for group in groups if id(group) not in drawn]
+    rest = _without_place(groups, found)
     if len(rest) <= MOST_LEVELS:
         return rest
     baselines = [baseline_of(group, groups) for curve in found for _, group in curve.points]
     known = {id(group) for group in baselines if group is not None}
     return [group for group in rest if id(group) in known][:MOST_LEVELS]
+
+
+def _without_place(groups: Sequence[Group], found: Sequence[Curve]) -> list[Group]:
+    drawn = [id(group) for curve in found for _, group in curve.points]
+    return [group for group in groups if id(group) not in drawn]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plot_exp.evals.intervals import bootstrap_interval
+from plot_exp.report.measures import ROUNDING
 
 FEWEST_FOR_INTERVAL = 3
 
@@ -35,8 +36,9 @@ class Difference:
     """The mean difference to a baseline over the seeds that both have.
 
     Attributes:
-        low, high: 95 % interval by Student's t; None for one seed. The bootstrap of a handful of
-            pairs is too narrow to judge by.
+        low, high: 95 % interval by Student's t; None for one seed, and where the difference is the
+            same on every seed: few pairs often differ by the same number of right ones, and no
+            spread is not certainty. The bootstrap of a handful of pairs is too narrow to judge by.
         count: seeds in common.
     """
 
@@ -75,9 +77,10 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Differ
         return None
     differences = [values[seed] - baseline[seed] for seed in common]
     mean = statistics.fmean(differences)
-    if len(common) == 1:
-        return Difference(mean, None, None, 1)
-    error = statistics.stdev(differences) / math.sqrt(len(common))
+    spread = statistics.stdev(differences) if len(common) > 1 else 0.0
+    if spread <= ROUNDING:
+        return Difference(mean, None, None, len(common))
+    error = spread / math.sqrt(len(common))
     half = student_quantile(len(common) - 1) * error
     return Difference(mean, mean - half, mean + half, len(common))
 

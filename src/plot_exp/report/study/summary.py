@@ -36,8 +36,11 @@ OUTCOMES_NOTE = (
 )
 DIFFERENCES_NOTE = (
     "Mean difference on the same seeds [95 % interval by Student's t; from two seeds on]; bold "
-    "where the interval leaves zero out. The baseline is the same loss without its added terms."
+    "where the interval leaves zero out. No interval where all seeds differ by the same. The "
+    "baseline is the same loss without its added terms."
 )
+# What 95 % intervals leave out by chance, of any number of them.
+BY_CHANCE = 0.05
 
 
 def tables(groups: Sequence[Group]) -> list[StudyTable]:
@@ -115,8 +118,10 @@ def _column(groups: Sequence[Group], measure: Measure) -> list[Cell]:
     values = [group.values(measure.key, measure.category) for group in groups]
     best = _clearly_best(values, measure.better)
     return [
-        summary_cell(summarise(list(found.values())) if found else None, place == best)
-        for place, found in enumerate(values)
+        summary_cell(
+            summarise(list(found.values())) if found else None, place == best, len(group.runs)
+        )
+        for place, (group, found) in enumerate(zip(groups, values, strict=True))
     ]
 
 
@@ -149,8 +154,21 @@ def _differences(
     if not rows:
         return None
     header = ["", "seeds in common", *(_title(measure) for measure in measures)]
+    note = f"{DIFFERENCES_NOTE} {_by_chance(rows)}".rstrip()
     return StudyTable(
-        f"{name}_against_baseline", f"{title}: against the baseline", DIFFERENCES_NOTE, header, rows
+        f"{name}_against_baseline", f"{title}: against the baseline", note, header, rows
+    )
+
+
+def _by_chance(rows: Sequence[Sequence[Cell]]) -> str:
+    """How many intervals are clear, and how many would be if nothing differed."""
+    judged = [cell for row in rows for cell in row if cell.numbers.get("low") is not None]
+    if not judged:
+        return ""
+    return (
+        f"{sum(cell.bold for cell in judged)} of {len(judged)} intervals leave zero out; about "
+        f"{len(judged) * BY_CHANCE:.1f} would by chance, if nothing differed. None is widened for "
+        "their number."
     )
 
 
@@ -162,13 +180,13 @@ def _difference(
     if baseline is None:
         return None
     cells = []
+    common = len(set(group.runs) & set(baseline.runs))
     for measure in measures:
         if not measurable(measure, _start(alike, measure)):
             cells.append(Cell("not measurable"))
             continue
         sides = [one.values(measure.key, measure.category) for one in (group, baseline)]
-        cells.append(difference_cell(paired(*sides)))
-    common = len(set(group.runs) & set(baseline.runs))
+        cells.append(difference_cell(paired(*sides), common))
     return [Cell(f"{group.label} − {baseline.label}"), Cell(str(common)), *cells]
 
 

@@ -63,7 +63,11 @@ def write(folder: Path, runs: Sequence[Contents]) -> Study:
 
 def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
     counts = sorted({len(group.runs) for group in groups})
-    seeds = " to ".join(str(count) for count in {counts[0], counts[-1]}) if counts else "0"
+    seeds = (
+        " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+        if counts
+        else "0"
+    )
     found = [
         f"{sum(len(group.runs) for group in groups)} finished runs in {len(groups)} settings, "
         f"{seeds} seeds each."
