@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +88,35 @@ def test_submitit_runs_points_as_jobs_of_this_machine(tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs/sweeps/s").glob("*/metrics.json"))) == 2
 
 
+def fake_training(monkeypatch: pytest.MonkeyPatch, train: Callable[..., dict[str, float]]) -> None:
+    workflow = types.ModuleType("plot_exp.workflows.train")
+    workflow.run = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "plot_exp.workflows.train", workflow)
+
+
+def test_two_sweeps_at_once_never_work_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[int] = []
+
+    def train(config: Config, run_dir: Path) -> dict[str, float]:
+        begun.append(config.seed)
+        if begun == [0]:
+            assert main(["-m", "seed=0,1", "name=s", "logger=csv"]) == 2
+        return {}
+
+    fake_training(monkeypatch, train)
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "seed=0", "name=s", "logger=csv"]) == 0
+    assert begun == [0, 1]
+    inner = capfd.readouterr().out.partition("\nSweep in ")[2]
+    folder = tmp_path / "outputs/sweeps/s/seed=0"
+    assert f"failed  seed=0: {folder}: another process is at work there" in inner
+    assert "done    seed=1" in inner
+    # The lock goes with the process that held it.
+    assert main(["-m", "seed=1", "name=s", "logger=csv"]) == 0
+
+
 def test_the_points_of_a_sweep_are_one_group_in_wandb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,10 +130,8 @@ def test_the_points_of_a_sweep_are_one_group_in_wandb(
         WandbLog(run_dir, config).close(0)
         return {}
 
-    workflow = types.ModuleType("plot_exp.workflows.train")
-    workflow.run = train  # type: ignore[attr-defined]
     fake = SimpleNamespace(init=init, run=None, Settings=SimpleNamespace, teardown=lambda: None)
-    monkeypatch.setitem(sys.modules, "plot_exp.workflows.train", workflow)
+    fake_training(monkeypatch, train)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.delenv(GROUP, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shlex
@@ -74,14 +75,41 @@ def point(node: DictConfig) -> Outcome:
     try:
         config = to_config(node, hydra.runtime.choices.get("loss"))
         check(config)
-        with wandb_group(run_dir.parent.name):
+        with alone_in(run_dir), wandb_group(run_dir.parent.name):
             outcome = run_point(config, run_dir)
         outcome.objective = config.objective
     except UserError as error:
         outcome = Outcome(run_dir, "failed", error.exit_code, str(error))
-    remove_empty([run_dir])
     gc.collect()
     return outcome
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process of a sweep works in the folder meanwhile; left empty, it is taken away.
+
+    The lock is the system's own: a killed process leaves none. A file system that knows no locks
+    on folders gives none.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    prepare_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another process is at work there; once it has ended, the same "
+                "command again runs what is missing"
+            ) from error
+        except OSError:
+            pass
+        yield
+        remove_empty([folder])
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

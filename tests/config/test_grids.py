@@ -42,6 +42,12 @@ def test_the_command_line_wins_over_the_grid() -> None:
     assert all(given <= point for point in found)
 
 
+def test_an_override_that_one_grid_has_and_another_has_not_makes_no_point_twice() -> None:
+    found = points_of("sweep=anchored", "seed=7", "loss=dpo+plot", "loss.plot.alpha=1")
+    folders = [tuple(sorted(point)) for point in found]
+    assert len(folders) == len(set(folders)) == 7
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("sweep", SWEEPS)

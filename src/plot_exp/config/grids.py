@@ -19,10 +19,12 @@ def grid_points(
         given: the overrides of the command line.
     """
     parser = OverridesParser.create()
-    points: dict[tuple[str, ...], None] = {}
+    points: dict[frozenset[str], Sequence[str]] = {}
     for grid in list(grids.values()) or [{}]:
         texts = [f"{key}={value}" for key, value in {**grid, **params}.items()]
         parsed = [*parser.parse_overrides(texts), *given]
         for batch in BasicSweeper.split_arguments(parsed, None):
-            points |= {tuple(point): None for point in batch}
-    return [list(point) for point in points]
+            for point in batch:
+                # In another order it would be the same settings, in the same folder.
+                points.setdefault(frozenset(point), point)
+    return [list(point) for point in points.values()]
