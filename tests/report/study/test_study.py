@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable
@@ -167,6 +168,20 @@ def test_a_number_that_some_runs_lack_says_how_many_have_it(
     assert texts["dpo"].endswith("(2 of 4 runs)")
     assert "of 4 runs" not in texts["dpo+plot"]
     assert against.rows[0][place].text.endswith("(2 of 4 runs)")
+
+
+def test_a_number_that_is_not_finite_counts_as_lacking(
+    run_of: Callable[..., Contents],
+) -> None:
+    runs = [
+        run_of("dpo", seed, metrics={"val/reward_margin": value, "train/seconds": value})
+        for seed, value in enumerate([1.0, math.inf, math.nan])
+    ]
+    tables = {table.name: table for table in summary.tables(grouped(runs))}
+    outcomes, cost = tables["preferences"], tables["cost"]
+    margin = outcomes.rows[1][outcomes.header.index("Reward margin ↑")]
+    assert margin.text == "1.000 (1 of 3 runs)"
+    assert cost.rows[0][cost.header.index("training, s")].text == "1.000 (1 of 3 runs)"
 
 
 def test_the_note_says_how_many_intervals_chance_would_leave_clear(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,14 +69,14 @@ class Group:
     def values(
         self, key: str, category: str | None = None, *, base: bool = False
     ) -> dict[int, float]:
-        """A measure by seed, where it was taken; before training for `base`."""
+        """A measure by seed, where it was taken and is finite; before training for `base`."""
         found = {}
         for seed, run in self.runs.items():
             measure = self.measures_of(seed, run).get((key, category))
             if measure is None:
                 continue
             estimate = measure.before if base else measure.after
-            if estimate is not None:
+            if estimate is not None and math.isfinite(estimate.value):
                 found[seed] = estimate.value
         return found
 
@@ -87,9 +88,13 @@ class Group:
         return self._read[seed]
 
     def number(self, key: str) -> dict[int, float]:
-        """A number of `metrics.json` by seed, under its own key."""
+        """A finite number of `metrics.json` by seed, under its own key."""
         metrics = {seed: run.metrics or {} for seed, run in self.runs.items()}
-        return {seed: found[key] for seed, found in metrics.items() if key in found}
+        return {
+            seed: found[key]
+            for seed, found in metrics.items()
+            if key in found and math.isfinite(found[key])
+        }
 
 
 def grouped(runs: Sequence[Contents]) -> list[Group]:

@@ -197,7 +197,10 @@ def _cost(groups: Sequence[Group]) -> StudyTable | None:
     rows = []
     for group in groups:
         found = [group.number(key) for key in keys]
-        cells = [summary_cell(summarise(list(one.values())) if one else None) for one in found]
+        cells = [
+            summary_cell(summarise(list(one.values())) if one else None, runs=len(group.runs))
+            for one in found
+        ]
         rows.append([*text_cells([group.label, str(len(group.runs))]), *cells])
     note = (
         "Mean ± standard deviation [interval] over the runs as they came; where runs shared a "
