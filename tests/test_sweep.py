@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from plot_exp.__main__ import main
 from plot_exp.config.schema import Config
@@ -115,6 +116,33 @@ def test_two_sweeps_at_once_never_work_in_one_folder(
     assert "done    seed=1" in inner
     # The lock goes with the process that held it.
     assert main(["-m", "seed=1", "name=s", "logger=csv"]) == 0
+
+
+def test_a_search_with_a_seed_goes_on_where_it_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    tried: list[float] = []
+
+    def train(config: Config, run_dir: Path) -> dict[str, float]:
+        alpha = config.plain()["loss"]["plot"]["alpha"]
+        tried.append(alpha)
+        metrics = {"val/reward_accuracy": 1 / alpha}
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config.plain()))
+        (run_dir / "metrics.json").write_text(json.dumps(metrics))
+        return metrics
+
+    fake_training(monkeypatch, train)
+    monkeypatch.chdir(tmp_path)
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "name=s", "logger=csv"]
+    search += ["hydra.sweeper.sampler.seed=0", "hydra.sweeper.direction=maximize"]
+    search += ["loss.plot.alpha=tag(log, interval(0.01, 10))"]
+    assert main([*search, "hydra.sweeper.n_trials=2"]) == 0
+    first = list(tried)
+    assert main([*search, "hydra.sweeper.n_trials=4"]) == 0
+    assert len(tried) == len(set(tried)) == 4
+    assert tried[:2] == first
+    assert f"best_value: {1 / min(tried)}" in capfd.readouterr().out
 
 
 def test_the_points_of_a_sweep_are_one_group_in_wandb(
