@@ -12,6 +12,7 @@ from plot_exp.config.schema import Config
 from plot_exp.errors import UserError
 from plot_exp.report import compare, contents
 from plot_exp.report import run as run_report
+from plot_exp.report.study import published
 from plot_exp.report.study.tables import StudyTable
 
 TERMINAL_COLUMNS = 5
@@ -41,7 +42,8 @@ def run(config: Config, run_dir: Path) -> None:
         console.print(_side_by_side(folder, read))
     else:
         for table in study.tables:
-            console.print(_over_seeds(table))
+            if table.name != published.NAME:  # sentences, which narrow columns make a page long
+                console.print(_over_seeds(table))
     for sentence in study.lead:
         console.print(Text(sentence))
     console.print(
