@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import ot as pot
 import pytest
@@ -246,3 +249,30 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="not 'dual'"):
         build_transport(embedding, transport="dual", scale="raw")  # type: ignore[arg-type]
     assert p.sum() == pytest.approx(q.sum())
+
+
+PEAK = """
+import torch
+from plot_exp.ot.geometry import build_transport
+
+def status(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+embedding = torch.randn(200_000, 256)
+mass = torch.rand(200_000)
+build_transport(embedding[:9_000], token_mass=mass[:9_000], target=mass[:9_000])
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+build_transport(embedding, token_mass=mass, target=mass)
+print((status("VmHWM") - before) / embedding.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_no_copy_of_the_embedding_is_made_for_a_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert float(done.stdout) < 1

@@ -215,8 +215,10 @@ def _spread_to_divide_by(lines: tuple[Line, ...], target: Tensor) -> float:
     return spread
 
 
-def _check_finite(embedding: Tensor, allowed: Tensor | None) -> None:
-    bad = ~torch.isfinite(embedding.detach().sum(-1, dtype=torch.float64))
+def _check_finite(embedding: Tensor, allowed: Tensor | None, block: int = 8_192) -> None:
+    bad = torch.empty(len(embedding), dtype=torch.bool, device=embedding.device)
+    for part, found in zip(embedding.detach().split(block), bad.split(block), strict=True):
+        found.copy_(~torch.isfinite(part).all(-1))
     if allowed is not None:
         bad &= allowed.to(bad.device)
     if bool(bad.any()):
