@@ -52,6 +52,24 @@ def _install(monkeypatch: pytest.MonkeyPatch, workflow: Workflow) -> None:
     monkeypatch.setitem(sys.modules, "plot_exp.workflows.train", module)
 
 
+def test_a_named_sweep_takes_several_values_without_the_flag(
+    runs: list[tuple[Config, Path]], tmp_path: Path
+) -> None:
+    assert main(["sweep=alpha", "seed=3,4"]) == 0
+    assert {config.seed for config, _ in runs} == {3, 4}
+
+
+def test_what_is_chosen_twice_is_refused(
+    runs: list[tuple[Config, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep=alpha", "sweep=main"]) == 2
+    assert "only one can be chosen" in capsys.readouterr().err
+    assert main(["loss=dpo", "seed=1", "loss=sft"]) == 2
+    assert "-m with loss=dpo,sft runs both" in capsys.readouterr().err
+    assert main(["loss=dpo", "loss=dpo"]) == 0
+    assert len(runs) == 1
+
+
 def test_a_run_gets_its_own_folder(runs: list[tuple[Config, Path]], tmp_path: Path) -> None:
     assert main(["loss=sft+plot", "name=mine"]) == 0
     assert main(["loss=sft+plot", "name=mine"]) == 0

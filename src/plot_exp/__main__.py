@@ -20,6 +20,7 @@ from plot_exp import __version__
 from plot_exp.config.combinations import check
 from plot_exp.config.composition import CONFIG_NAME, composed, opened, to_config
 from plot_exp.config.help import help_text
+from plot_exp.config.overrides import check_chosen_once
 from plot_exp.config.schema import Config
 from plot_exp.dispatch import ELSEWHERE, Outcome, complain, resumed, run, show_traceback
 from plot_exp.errors import RunError, UserError
@@ -66,6 +67,7 @@ def _main(argv: list[str]) -> int:
     if args.help:
         print(help_text())
         return 0
+    check_chosen_once(args.overrides)
     with opened(args.config_dir) as hydra:
         if args.hydra_help:
             hydra.hydra_help(config_name=CONFIG_NAME, args_parser=parser, args=args)
@@ -76,7 +78,7 @@ def _main(argv: list[str]) -> int:
         elif args.cfg:
             composed(hydra, args.overrides)
             hydra.show_cfg(CONFIG_NAME, args.overrides, args.cfg, args.package, args.resolve)
-        elif args.multirun:
+        elif args.multirun or _names_a_sweep(args.overrides):
             if any(_resumes(text) for text in args.overrides):
                 raise UserError(
                     "resume=RUN_DIR goes on with one run; leave -m out, or repeat the sweep's own "
@@ -123,6 +125,13 @@ def _single(hydra: Hydra, overrides: list[str]) -> int:
     if speaks() and config.task == "train":
         remember(Path(config.output_dir).absolute(), overrides, run_dir)
     return _closing(_interruptible(config, run_dir))
+
+
+def _names_a_sweep(overrides: Sequence[str]) -> bool:
+    """Whether a named sweep was chosen, which is one without `-m` too."""
+    return any(
+        text.startswith("sweep=") and text != "sweep=null" for text in overrides
+    ) and not any(_resumes(text) for text in overrides)
 
 
 def _resumes(override: str) -> bool:

@@ -19,6 +19,7 @@ from plot_exp.errors import UserError
 from plot_exp.redaction import holds_secret, redact
 
 OPTIONAL_GROUPS = ("experiment", "size", "sweep")
+ONE_CHOICE = ("loss", "model", "dataset", "sweep", "size", "experiment", "task", "trainer")
 
 
 def check_overrides(
@@ -54,6 +55,24 @@ def check_overrides(
             _check_choice(text, override, options[key])
         else:
             _check_key(text, override, key, options)
+
+
+def check_chosen_once(overrides: Sequence[str]) -> None:
+    """Refuse a sweep or a loss that is chosen twice, of which the last would silently win.
+
+    Raises:
+        UserError: naming both.
+    """
+    chosen: dict[str, str] = {}
+    for text in overrides:
+        group, _, value = text.partition("=")
+        if group in ONE_CHOICE and value:
+            if chosen.get(group, value) != value:
+                raise UserError(
+                    f"{group}={chosen[group]} and {text}: only one can be chosen; -m with "
+                    f"{group}={chosen[group]},{value} runs both"
+                )
+            chosen[group] = value
 
 
 def load_extensions(overrides: Sequence[str]) -> None:

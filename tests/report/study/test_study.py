@@ -203,6 +203,18 @@ def test_the_fewest_runs_of_a_setting_are_named_before_the_most(
     assert "1 to 8 seeds each" in write(tmp_path, runs).lead[0]
 
 
+def test_what_all_runs_share_is_said_once(run_of: Callable[..., Contents], tmp_path: Path) -> None:
+    steps = {"train/steps": 100.0, "val/count": 450.0}
+    runs = [run_of("dpo", 0, metrics=steps)]
+    runs += [run_of("dpo+plot", 0, {"plot": {"alpha": 0.5, "side": s}}, steps) for s in "ab"]
+    lead = write(tmp_path, runs).lead
+    assert lead[:2] == [
+        "3 finished runs in 3 settings, 1 seed each.",
+        "In all of them: dataset=demo, model=tiny, dpo.beta=0.1, plot.alpha=0.5, 100 steps, "
+        "450 held-out examples.",
+    ]
+
+
 def test_a_rate_that_starts_at_nothing_is_not_measurable(written: tuple[Path, Study]) -> None:
     _, study = written
     answers = next(table for table in study.tables if table.name == "answers")
@@ -239,7 +251,7 @@ def test_repeated_and_unfinished_runs_are_named(make_run: MakeRun, tmp_path: Pat
     report.run(Config.model_construct(runs=str(tmp_path / "all")), tmp_path)
     text = (tmp_path / "all" / "comparison.md").read_text()
     assert "left out (not finished, or failed): c." in text
-    assert "repeat a setting and seed" in text
+    assert "1 run of a setting and seed that is there already, left out" in text
 
 
 def test_a_model_that_was_only_measured_has_no_loss(make_run: MakeRun, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ COST = {
 OUTCOMES_NOTE = (
     "Mean ± standard deviation over seeds [95 % bootstrap interval of the mean; from three seeds "
     "on]. Bold: better than every other row of its start, as the 95 % t interval of the "
-    "difference on the same seeds says."
+    "difference on the same seeds says. Intervals are over seeds; which examples are held out is "
+    "the same for all."
 )
 DIFFERENCES_NOTE = (
     "Mean difference on the same seeds [95 % interval by Student's t; from two seeds on]; bold "

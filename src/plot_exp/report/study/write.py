@@ -10,11 +10,14 @@ from plot_exp.files import write_text
 from plot_exp.report import subpreference_figure, subpreferences
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import figures, page, summary
-from plot_exp.report.study.groups import Group, grouped, implied, short, unsaid
+from plot_exp.report.study.groups import NAMES, Group, grouped, implied, short, unsaid
 from plot_exp.report.study.tables import StudyTable
 from plot_exp.report.style import Picture
 
 TABLES, FIGURES = "tables", "figures"
+
+# Settings of terms that say how strong they are.
+FACTORS = (".alpha", ".beta", ".gradient_share")
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
         if counts
         else "0"
     )
+    total = sum(len(group.runs) for group in groups)
     found = [
-        f"{sum(len(group.runs) for group in groups)} finished runs in {len(groups)} settings, "
-        f"{seeds} seeds each."
+        f"{_counted(total, 'finished run')} in {_counted(len(groups), 'setting')}, "
+        f"{seeds} seed{'' if seeds == '1' else 's'} each."
     ]
+    if common := _common(groups):
+        found.append(f"In all of them: {', '.join(common)}.")
     if usual := _usual(groups):
         found.append(f"What goes without saying in the names of settings: {', '.join(usual)}.")
     if brought := _brought(groups):
@@ -79,15 +85,36 @@ def _lead(groups: Sequence[Group], runs: Sequence[Contents]) -> list[str]:
     unfinished = [run.run_dir.name for run in runs if run.metrics is None]
     if unfinished:
         found.append(
-            f"{len(unfinished)} runs without metrics.json are left out (not finished, or failed): "
-            f"{', '.join(unfinished)}."
+            f"{_counted(len(unfinished), 'run')} without metrics.json left out (not finished, or "
+            f"failed): {', '.join(unfinished)}."
         )
     repeated = [path.name for group in groups for path in group.repeated]
     if repeated:
         found.append(
-            f"{len(repeated)} runs repeat a setting and seed that is there already, and are left "
+            f"{_counted(len(repeated), 'run')} of a setting and seed that is there already, left "
             f"out: {', '.join(repeated)}."
         )
+    return found
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _common(groups: Sequence[Group]) -> list[str]:
+    """What is true of every run and stands in no label: model, data, length, factors."""
+    settings = [group.settings for group in groups]
+    keys = dict.fromkeys(key for one in settings for key in one)
+    factors = [key for key in keys if key.startswith("loss.") and key.endswith(FACTORS)]
+    found = []
+    for key in (*NAMES, *factors):
+        values = {str(one[key]) for one in settings if one.get(key) is not None}
+        if len(values) == 1:
+            found.append(f"{short(key)}={values.pop()}")
+    for key, noun in (("train/steps", "steps"), ("val/count", "held-out examples")):
+        counts = {value for group in groups for value in group.number(key).values()}
+        if len(counts) == 1:
+            found.append(f"{counts.pop():,.0f} {noun}")
     return found
 
 
