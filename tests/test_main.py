@@ -196,7 +196,7 @@ def test_a_sweep_fills_in_what_is_missing(
     assert main(command) == 1
     shown = capsys.readouterr().out
     assert shown.count("  done ") == 3
-    assert "failed  loss=dpo+plot seed=1 name=s: the machine stopped" in shown
+    assert "failed  loss=dpo+plot seed=1: the machine stopped" in shown
     folders = {path.name for path in (tmp_path / "outputs/sweeps/s").iterdir() if path.is_dir()}
     assert folders == {
         f"loss={loss},seed={seed}" for loss in ("dpo", "dpo+plot") for seed in (0, 1)

@@ -60,7 +60,7 @@ def test_a_result_is_written_of_a_whole_study_and_of_one_command_alone(
     assert study(*one, "cache_dir=elsewhere", code=1) == 1
     assert "nothing was written" in capsys.readouterr().err
     assert not result.exists()
-    assert study(*one, "cache_dir=elsewhere", "hydra/launcher=joblib") == 0
+    assert study(*one, "cache_dir=elsewhere", "hydra/launcher=basic") == 0
     command = "python -m plot_exp -m sweep=main size=demo loss=dpo+plot seed=0,1"
     assert f"from the runs of `{command}`" in result.read_text()
 

@@ -47,6 +47,7 @@ def test_a_served_model_is_measured_by_itself(tmp_path) -> None:
         check(compose(["task=evaluate", *served]))
     served.append("eval.endpoint.model=theirs")
     check(compose(["task=evaluate", *served]))
+    (tmp_path / "config.yaml").touch()
     for other in ("task=train", f"run={tmp_path}"):
         with pytest.raises(UserError, match=f"endpoint.url=.* with {other}"):
             check(compose(["task=evaluate", *served, other]))
