@@ -27,4 +27,4 @@ def test_numbers_stand_in_the_terminal_and_published_sentences_in_the_files(
     assert "Preferences on held-out examples" in said
     assert "Published" not in said
     assert "## Published" in (folder / "comparison.md").read_text()
-    assert "7 finished runs in 1 settings" in said
+    assert "7 finished runs in 1 setting," in said
