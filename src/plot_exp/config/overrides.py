@@ -58,7 +58,7 @@ def check_overrides(
 
 
 def check_chosen_once(overrides: Sequence[str]) -> None:
-    """Refuse a sweep or a loss that is chosen twice, of which the last would silently win.
+    """Refuse a group that is chosen twice, of which the last choice would silently win.
 
     Raises:
         UserError: naming both.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ def _metrics(text: str) -> dict[str, float]:
     return {
         key: value
         for key, value in numbers.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == value
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 

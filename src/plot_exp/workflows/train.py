@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -212,20 +212,7 @@ def _fit(
         policy.checkpoint_activations()
     if settings.compile:
         policy.compile_layers()
-    loader = StepLoader(
-        prepared.train,
-        batch_size=settings.batch_size,
-        microbatch_size=settings.microbatch_size,
-        epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        seed=config.seed,
-        pad_id=prepared.pad_id,
-        first_step=lambda: module.completed_steps,
-        layout=prepared.layout,
-        group_by_length=settings.group_by_length,
-        rank=devices.world.rank,
-        processes=devices.world.size,
-    )
+    loader = _loader(config, prepared, lambda: module.completed_steps)
 
     def validate(step: int) -> Mapping[str, float]:
         measurer.sample(policy, step, run_dir, tracker)
@@ -267,6 +254,25 @@ def _fit(
         "train/peak_memory_gb": peak_memory(policy.device),
         **module.throughput.overall(),
     }
+
+
+def _loader(config: Config, prepared: Prepared, first_step: Callable[[], int]) -> StepLoader:
+    """The run's batches, of which this process has its share."""
+    settings, world = config.trainer, prepared.start.devices.world
+    return StepLoader(
+        prepared.train,
+        batch_size=settings.batch_size,
+        microbatch_size=settings.microbatch_size,
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        seed=config.seed,
+        pad_id=prepared.pad_id,
+        first_step=first_step,
+        layout=prepared.layout,
+        group_by_length=settings.group_by_length,
+        rank=world.rank,
+        processes=world.size,
+    )
 
 
 def _unlogged(metrics: Mapping[str, float], step: int) -> None:

@@ -18,7 +18,7 @@ from plot_exp.config.schema import Config
 from plot_exp.report import compare, contents
 from plot_exp.report.contents import Contents
 from plot_exp.report.study import summary
-from plot_exp.report.study.groups import baseline_of, grouped
+from plot_exp.report.study.groups import baseline_of, by_start, grouped
 from plot_exp.report.study.write import Study, write
 from plot_exp.report.subpreferences import columns_of_run
 from plot_exp.workflows import report
@@ -170,13 +170,25 @@ def test_a_number_that_some_runs_lack_says_how_many_have_it(
     assert against.rows[0][place].text.endswith("(2 of 4 runs)")
 
 
-def test_a_number_that_is_not_finite_counts_as_lacking(
-    run_of: Callable[..., Contents],
-) -> None:
-    runs = [
-        run_of("dpo", seed, metrics={"val/reward_margin": value, "train/seconds": value})
-        for seed, value in enumerate([1.0, math.inf, math.nan])
-    ]
+def test_an_adapter_is_no_start_of_its_own(run_of: Callable[..., Contents]) -> None:
+    runs = []
+    for name, rank in (("math", 8), ("gsm8k", 4)):
+        run = run_of("dpo", dataset={"name": name})
+        assert run.config is not None
+        run.config["model"]["lora"] = {"rank": rank}
+        runs.append(run)
+    starts = by_start(grouped(runs))
+    labels = [summary.start_label(alike, starts) for alike in starts]
+    assert labels == [", dataset=gsm8k", ", dataset=math"]
+
+
+def test_a_number_that_is_not_finite_counts_as_lacking(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, value in enumerate([1.0, math.inf, math.nan]):
+        path = make_run(f"all/{seed}", seed) / "metrics.json"
+        numbers = json.loads(path.read_text())
+        numbers |= {"val/reward_margin": value, "train/seconds": value}
+        path.write_text(json.dumps(numbers))
+    runs = [contents.read(run) for run in compare.find(tmp_path / "all")]
     tables = {table.name: table for table in summary.tables(grouped(runs))}
     outcomes, cost = tables["preferences"], tables["cost"]
     margin = outcomes.rows[1][outcomes.header.index("Reward margin ↑")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,14 +68,14 @@ class Group:
     def values(
         self, key: str, category: str | None = None, *, base: bool = False
     ) -> dict[int, float]:
-        """A measure by seed, where it was taken and is finite; before training for `base`."""
+        """A measure by seed, where it was taken; before training for `base`."""
         found = {}
         for seed, run in self.runs.items():
             measure = self.measures_of(seed, run).get((key, category))
             if measure is None:
                 continue
             estimate = measure.before if base else measure.after
-            if estimate is not None and math.isfinite(estimate.value):
+            if estimate is not None:
                 found[seed] = estimate.value
         return found
 
@@ -88,13 +87,9 @@ class Group:
         return self._read[seed]
 
     def number(self, key: str) -> dict[int, float]:
-        """A finite number of `metrics.json` by seed, under its own key."""
+        """A number of `metrics.json` by seed, under its own key."""
         metrics = {seed: run.metrics or {} for seed, run in self.runs.items()}
-        return {
-            seed: found[key]
-            for seed, found in metrics.items()
-            if key in found and math.isfinite(found[key])
-        }
+        return {seed: found[key] for seed, found in metrics.items() if key in found}
 
 
 def grouped(runs: Sequence[Contents]) -> list[Group]:
@@ -124,13 +119,17 @@ def by_start(groups: Sequence[Group]) -> list[list[Group]]:
     return list(found.values())
 
 
-def _start(group: Group) -> str:
-    settings = {
+def start_settings(group: Group) -> dict[str, Any]:
+    """The settings of what it starts from and is measured on."""
+    return {
         key: value
         for key, value in group.settings.items()
         if key.startswith(STARTS) and not key.startswith(SAME_START)
     }
-    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _start(group: Group) -> str:
+    return json.dumps(start_settings(group), sort_keys=True, default=str)
 
 
 def _order(group: Group) -> tuple[str, str, list[tuple[str, float, str]]]:

@@ -8,14 +8,13 @@ from plot_exp.report.measures import KNOWN, Measure
 from plot_exp.report.study import attack_curves, published
 from plot_exp.report.study.cells import difference_cell, summary_cell
 from plot_exp.report.study.groups import (
-    SAME_START,
-    STARTS,
     Group,
     all_measures,
     baseline_of,
     by_start,
     implied,
     short,
+    start_settings,
 )
 from plot_exp.report.study.statistics import Summary, paired, summarise
 from plot_exp.report.study.tables import Cell, StudyTable, text_cells
@@ -99,10 +98,10 @@ def _outcomes(
 def start_label(alike: Sequence[Group], starts: Sequence[Sequence[Group]]) -> str:
     """What tells a start from the others, as `, dataset=gsm8k`; nothing where there is one."""
     firsts = [one[0] for one in starts]
-    keys = {key for group in firsts for key in group.settings if key.startswith(STARTS)}
+    keys = {key for group in firsts for key in start_settings(group)}
     telling = [
         f"{short(key)}={alike[0].settings.get(key)}"
-        for key in sorted(keys - set(SAME_START))
+        for key in sorted(keys)
         if not implied(key, firsts) and len({str(group.settings.get(key)) for group in firsts}) > 1
     ]
     return "".join(f", {text}" for text in telling)
